@@ -1,0 +1,1 @@
+"""Adapters on the machine's side of the seam. Nothing here imports `twin`."""

@@ -1,0 +1,387 @@
+"""The Linux machine as hardware: discovery at start, one read and one apply per cycle, all given back at close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from hardware.interface import Applied, Channel, Command, Limit, Readings, Source, Status, Wiring, clamp
+from hardware.linux import cpufreq, hwmon, powercap, thermal
+from hardware.linux import nvml as nvidia
+from hardware.linux.application import Application
+from hardware.linux.proc import Meminfo, Stat, Table, TableCell
+from hardware.linux.sysfs import AmbiguousDeviceError, Outcome, Output, Readable, Root, to_channel, to_raw
+
+SCAN_READS = 10
+"""While a device is missing, it is looked for again once in so many reads."""
+
+REASSERT_NS = 10_000_000_000
+"""So long after a write an output is read back, and written again when something else has changed it."""
+
+_NOWHERE = Outcome(None, Status.ABSENT, "no device shows it")
+_TABLES = ("stat", "meminfo", "application")
+
+
+class _Survey:
+    """The devices that are there now; each kind is looked for when it is first asked for."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._chips: tuple[hwmon.Chip, ...] | None = None
+        self._zones: tuple[thermal.Zone, ...] | None = None
+        self._policies: tuple[cpufreq.Policy, ...] | None = None
+        self._power_zones: tuple[powercap.PowerZone, ...] | None = None
+
+    @property
+    def chips(self) -> tuple[hwmon.Chip, ...]:
+        if self._chips is None:
+            self._chips = hwmon.scan(self._root)
+        return self._chips
+
+    @property
+    def zones(self) -> tuple[thermal.Zone, ...]:
+        if self._zones is None:
+            self._zones = thermal.scan(self._root)
+        return self._zones
+
+    @property
+    def policies(self) -> tuple[cpufreq.Policy, ...]:
+        if self._policies is None:
+            self._policies = cpufreq.scan(self._root)
+        return self._policies
+
+    @property
+    def power_zones(self) -> tuple[powercap.PowerZone, ...]:
+        if self._power_zones is None:
+            self._power_zones = powercap.scan(self._root)
+        return self._power_zones
+
+
+@dataclass(slots=True)
+class _Sensor:
+    """Where a channel is read now; `place` is None while no device shows it. `in_table` channels never move."""
+
+    channel: Channel
+    in_table: bool
+    place: Readable | None = None
+    source: Source | None = None
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What has been done to an output: the original values of its cells, and the last write (None: not in force)."""
+
+    originals: tuple[int, ...]
+    raw: int | None = None
+    written_ns: int = 0
+
+
+class LinuxHardware:
+    """Sensors and outputs of the machine whose `sys`, `proc` and `run` lie below `root`.
+
+    `elapsed_ns` gives the nanoseconds since the run began. Without `act` nothing is ever written, and `apply` says what
+    would have been. With `act` an output's original values are saved before its first write and restored by `close`.
+    NVML is asked only when `nvml` is set and `root` is `/`. Raises `AmbiguousDeviceError`, which names all channels
+    for which several devices match.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        wiring: Wiring,
+        elapsed_ns: Callable[[], int],
+        act: bool = False,
+        nvml: bool = True,
+    ) -> None:
+        self._root = Root(root)
+        self._elapsed_ns = elapsed_ns
+        self._act = act
+        self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
+        self._tables: dict[str, Table] = {
+            "stat": Stat(self._root),
+            "meminfo": Meminfo(self._root),
+            "application": Application(self._root, elapsed_ns),
+        }
+        self._gpu: nvidia.Gpu | None = None
+        self._no_gpu = "" if nvml and self._root.path == "/" else "NVML is not asked"
+        self._readings = tuple(
+            _Sensor(channel, all(source.kind in _TABLES for source in channel.sources)) for channel in wiring.sensors
+        )
+        self._outputs: dict[str, tuple[Output, Source]] = {}
+        self._taken: dict[str, _Taken] = {}
+        self._lost: set[str] = set()
+        self._reads = 0
+        self._next_scan = 0
+        self._closed = False
+        self.found: dict[str, str] = {}
+        """Channel or output to where it is shown."""
+        self.missing: dict[str, str] = {}
+        """Channel or output to the reason why it is not there."""
+        self.details: dict[str, str] = {}
+        """Channel to the reason why its last reading had no value."""
+        self.unrestored: tuple[tuple[str, str], ...] = ()
+        """After `close`: each output that could not be given back, and why."""
+        for table in self._tables.values():
+            table.refresh()
+        self._discover(strict=True)
+        self._sensors = tuple(sensor.channel for sensor in self._readings)
+
+    @property
+    def sensors(self) -> tuple[Channel, ...]:
+        """The wiring's sensors, each counter with the wrap of the real one (None when the machine does not tell)."""
+        return self._sensors
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        """The wiring's outputs by name."""
+        return self._limits
+
+    # --- discovery ----------------------------------------------------------------------------------------------------
+
+    def _discover(self, strict: bool) -> None:
+        """Look for everything that has no place or has lost it."""
+        survey = _Survey(self._root)
+        ambiguous: list[AmbiguousDeviceError] = []
+        for sensor in self._readings:
+            if sensor.place is None or (sensor.channel.name in self._lost and not sensor.in_table):
+                self._attempt(sensor.channel.name, partial(self._locate, sensor, survey), ambiguous)
+        for name, limit in self._limits.items():
+            if name not in self._outputs or name in self._lost:
+                self._attempt(name, partial(self._locate_output, limit, survey), ambiguous)
+        self._next_scan = self._reads + SCAN_READS
+        if ambiguous and strict:
+            raise AmbiguousDeviceError(
+                "; ".join(map(str, ambiguous)) + "; name the one you mean in the scenario",
+                tuple(candidate for error in ambiguous for candidate in error.candidates),
+            )
+
+    def _attempt(self, name: str, locate: Callable[[], str], ambiguous: list[AmbiguousDeviceError]) -> None:
+        try:
+            missing = locate()
+        except AmbiguousDeviceError as error:
+            missing = str(error)
+            ambiguous.append(AmbiguousDeviceError(f"{name}: {error}", error.candidates))
+        if missing:
+            self.found.pop(name, None)
+            self.missing[name] = missing
+        else:
+            self.missing.pop(name, None)
+            self._lost.discard(name)
+
+    def _locate(self, sensor: _Sensor, survey: _Survey) -> str:
+        """Bind the sensor to the first of its sources that is there; else say why none is."""
+        channel = sensor.channel
+        reasons: list[str] = []
+        for source in channel.sources:
+            place, wrap = self._find(source, survey)
+            if isinstance(place, str):
+                reasons.append(place)
+                continue
+            if source.kind in (*_TABLES, "nvml"):
+                outcome = place.read()
+                if outcome.status is Status.ABSENT:
+                    # It may come up later; until then the place says that it is absent.
+                    reasons.append(outcome.detail)
+                    if sensor.place is None:
+                        sensor.place, sensor.source = place, source
+                    continue
+            sensor.place, sensor.source = place, source
+            if source.kind == "powercap":
+                sensor.channel = replace(channel, wrap=None if wrap is None else to_channel(source, wrap))
+            self.found[channel.name] = place.where
+            return ""
+        return "; ".join(reasons) or "the scenario names no source"
+
+    def _find(self, source: Source, survey: _Survey) -> tuple[Readable | str, int | None]:
+        match source.kind:
+            case "hwmon":
+                return hwmon.find(self._root, survey.chips, source), None
+            case "thermal":
+                return thermal.find(self._root, survey.zones, source), None
+            case "cpufreq":
+                return cpufreq.find(self._root, survey.policies, source), None
+            case "powercap":
+                counter = powercap.find(self._root, survey.power_zones, source)
+                return (counter, None) if isinstance(counter, str) else counter
+            case "nvml":
+                gpu = self._open_gpu()
+                return gpu if isinstance(gpu, str) else TableCell(gpu, source.attribute), None
+            case "stat" | "meminfo" | "application":
+                return TableCell(self._tables[source.kind], source.attribute), None
+            case _:
+                return f"unknown kind of source {source.kind!r}", None
+
+    def _open_gpu(self) -> nvidia.Gpu | str:
+        if self._gpu is None and not self._no_gpu:
+            module = nvidia.load()
+            if isinstance(module, str):
+                self._no_gpu = module
+            else:
+                self._gpu = nvidia.Gpu(module)
+                self._gpu.refresh()
+                self._tables["nvml"] = self._gpu
+        return self._gpu or self._no_gpu
+
+    def _locate_output(self, limit: Limit, survey: _Survey) -> str:
+        reasons: list[str] = []
+        for source in limit.sources:
+            output = self._find_output(source, survey)
+            if isinstance(output, str):
+                reasons.append(output)
+                continue
+            self._outputs[limit.name] = output, source
+            self.found[limit.name] = output.where
+            taken = self._taken.get(limit.name)
+            if taken is not None:
+                # The device came back, and nobody knows in which state.
+                taken.raw = None
+            return ""
+        return "; ".join(reasons) or "the scenario names no source"
+
+    def _find_output(self, source: Source, survey: _Survey) -> Output | str:
+        match source.kind:
+            case "hwmon":
+                return hwmon.find_output(self._root, survey.chips, source)
+            case "cpufreq":
+                return cpufreq.find_output(self._root, survey.policies, source)
+            case "powercap":
+                return powercap.find_output(self._root, survey.power_zones, source)
+            case "nvml":
+                gpu = self._open_gpu()
+                return gpu if isinstance(gpu, str) else nvidia.find_output(gpu, source.attribute)
+            case _:
+                return f"a source of kind {source.kind!r} takes no commands"
+
+    # --- the cycle ----------------------------------------------------------------------------------------------------
+
+    def read(self) -> Readings:
+        """Read every sensor once, each stamped when it was read. Never raises.
+
+        A device that has vanished is looked for at the next read, and then once in `SCAN_READS` reads.
+        """
+        if self._lost and self._reads >= self._next_scan:
+            self._discover(strict=False)
+        self._reads += 1
+        for table in self._tables.values():
+            table.refresh()
+        values: list[int | None] = []
+        times: list[int] = []
+        statuses: list[Status] = []
+        for sensor in self._readings:
+            outcome = _NOWHERE if sensor.place is None else sensor.place.read()
+            value = outcome.value
+            if value is not None and sensor.source is not None:
+                value = to_channel(sensor.source, value)
+            values.append(value)
+            times.append(self._elapsed_ns())
+            statuses.append(outcome.status)
+            self._note(sensor, outcome)
+        return Readings(tuple(values), tuple(times), tuple(statuses))
+
+    def _note(self, sensor: _Sensor, outcome: Outcome) -> None:
+        """Keep the books for people and for the next discovery."""
+        name = sensor.channel.name
+        if outcome.status is Status.OK:
+            self.details.pop(name, None)
+            if name in self.missing and sensor.place is not None:
+                del self.missing[name]
+                self.found[name] = sensor.place.where
+            self._lost.discard(name)
+            return
+        self.details[name] = self.missing.get(name, outcome.detail) if sensor.place is None else outcome.detail
+        if outcome.status is Status.ABSENT and not sensor.in_table:
+            self._lose(name)
+
+    def apply(self, command: Command) -> Applied:
+        """Clamp to the limits and to what the device takes, and write what has changed.
+
+        `Applied.values` are the values in force (without `act`: those that would be), in the channel's unit after
+        rounding down to the file's; a channel that failed is not among them. After `close` every channel fails.
+        """
+        wanted = clamp(command, self._limits)
+        values: dict[str, int] = {}
+        clamped = list(wanted.clamped)
+        failed: list[tuple[str, str]] = []
+        for name, value in wanted.values.items():
+            bound = self._outputs.get(name)
+            if self._closed:
+                failed.append((name, "closed"))
+            elif bound is None and self._act:
+                self._lose(name)
+                failed.append((name, Status.ABSENT.words))
+            elif bound is None:
+                values[name] = value
+            else:
+                output, source = bound
+                asked = to_raw(source, value)
+                raw = output.inside(asked)
+                why = self._put(name, output, raw) if self._act else ""
+                if why:
+                    failed.append((name, why))
+                    continue
+                values[name] = to_channel(source, raw)
+                if raw != asked and name not in clamped:
+                    clamped.append(name)
+        return Applied(MappingProxyType(values), tuple(clamped), tuple(failed))
+
+    def _put(self, name: str, output: Output, raw: int) -> str:
+        """Bring `raw` into force; returns why it failed, or nothing."""
+        now_ns = self._elapsed_ns()
+        taken = self._taken.get(name)
+        if taken is None:
+            originals: list[int] = []
+            for cell in output.cells:
+                outcome = cell.read()
+                if outcome.value is None:
+                    self._lose(name, outcome)
+                    return f"not written, since it could not be given back: {outcome.detail}"
+                originals.append(outcome.value)
+            taken = self._taken[name] = _Taken(tuple(originals))
+        if taken.raw == raw:
+            if now_ns - taken.written_ns < REASSERT_NS:
+                return ""
+            taken.written_ns = now_ns
+            if all(cell.read().value == value for cell, value in output.plan(raw)):
+                return ""
+        taken.raw = None
+        for cell, value in output.plan(raw):
+            outcome = cell.write(value)
+            if outcome.value is None:
+                self._lose(name, outcome)
+                return outcome.detail
+        taken.raw, taken.written_ns = raw, now_ns
+        return ""
+
+    def _lose(self, name: str, outcome: Outcome = _NOWHERE) -> None:
+        """A device that has just vanished is looked for at the next read, whenever the last search was."""
+        if outcome.status is Status.ABSENT and name not in self._lost:
+            self._lost.add(name)
+            self._next_scan = self._reads
+
+    def close(self) -> None:
+        """Restore the original value of everything that was written; go on when one fails, and note it.
+
+        A fan whose original mode cannot be restored is left at its safe value.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        unrestored: list[tuple[str, str]] = []
+        for name, taken in reversed(self._taken.items()):
+            output, source = self._outputs[name]
+            errors = [
+                outcome.detail
+                for cell, original in zip(output.cells, taken.originals, strict=False)
+                if (outcome := cell.write(original)).value is None
+            ]
+            if errors:
+                if name.endswith("_pwm"):
+                    output.cells[0].write(to_raw(source, self._limits[name].safe))
+                unrestored.append((name, "; ".join(errors)))
+        self.unrestored = tuple(unrestored)
+        if self._gpu is not None:
+            self._gpu.close()
+            self._tables.pop("nvml", None)

@@ -1,0 +1,264 @@
+"""Files below an injected root: strict integers in, short integers out, and errors as values instead of exceptions."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hardware.interface import Source, Status
+
+ATTRIBUTE_BYTES = 64
+"""More than this is not an integer attribute."""
+
+TABLE_BYTES = 1 << 20
+"""The limit for tables such as /proc/stat, whose interrupt line grows with the machine."""
+
+RETRIES = 2
+"""How often a read that was interrupted, or asked to come again, is repeated at once."""
+
+_INTEGER = re.compile(rb"-?[0-9]{1,18}\n?")
+_STATUSES = {
+    errno.ENOENT: Status.ABSENT,
+    errno.ENODEV: Status.ABSENT,
+    errno.ENXIO: Status.ABSENT,
+    errno.EACCES: Status.DENIED,
+    errno.EPERM: Status.DENIED,
+}
+
+
+class Outcome(NamedTuple):
+    """What came of reading or writing an integer: `value` unless `status` is not OK; `detail` says why, for people."""
+
+    value: int | None
+    status: Status
+    detail: str = ""
+
+
+class AmbiguousDeviceError(LookupError):
+    """Several devices answer to one name, and taking the first would be a guess. `candidates` are their paths."""
+
+    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.candidates = candidates
+
+
+class Readable(Protocol):
+    """A place that shows an integer; `where` says for people which one it is."""
+
+    @property
+    def where(self) -> str:
+        """The path without the root, or the library call."""
+
+    def read(self) -> Outcome:
+        """The integer in the place's own unit. Never raises."""
+
+
+class Cell(Readable, Protocol):
+    """A place that takes an integer as well."""
+
+    def write(self, raw: int) -> Outcome:
+        """Write the integer in the place's own unit. Never raises."""
+
+
+def unchanged(raw: int) -> int:
+    """`raw`: the device has no range of its own."""
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How one output is set and given back; all integers are in the file's own unit.
+
+    `cells` are the places that change, in the order in which their original values are restored; the first one holds
+    the value itself. `plan` gives the writes that bring a value into force, in order; `inside` clamps a value to what
+    the device takes.
+    """
+
+    where: str
+    cells: tuple[Cell, ...]
+    plan: Callable[[int], tuple[tuple[Cell, int], ...]]
+    inside: Callable[[int], int] = unchanged
+
+
+def to_channel(source: Source, raw: int) -> int:
+    """The channel's value for the file's integer `raw`, rounded down."""
+    return raw * source.multiply // source.divide
+
+
+def to_raw(source: Source, value: int) -> int:
+    """The file's integer for the channel's `value`, rounded down."""
+    return value * source.divide // source.multiply
+
+
+def parse_integer(data: bytes) -> Outcome:
+    """An integer of 1 to 18 digits with an optional minus and one optional newline; anything else is GARBAGE."""
+    if _INTEGER.fullmatch(data):
+        return Outcome(int(data), Status.OK)
+    return Outcome(None, Status.GARBAGE, f"not an integer: {data[:24]!r}")
+
+
+def failure(error: OSError, where: str) -> Outcome:
+    """The status that `error` means, with the name of its number."""
+    number = error.errno or 0
+    name = errno.errorcode.get(number, f"errno {number}")
+    return Outcome(None, _STATUSES.get(number, Status.UNREADABLE), f"{name}: {where}")
+
+
+class Root:
+    """All file access of the Linux backend. Below `path` lie `sys`, `proc` and `run`; on a real machine it is `/`.
+
+    Nothing outside `<path>/sys` is ever written, wherever symbolic links lead.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = os.path.realpath(path)
+        self._sys = os.path.realpath(os.path.join(self.path, "sys"))  # noqa: PTH118 - strings: this is the hot path
+
+    def absolute(self, relative: str) -> str:
+        """The path of `relative` (without a leading slash) below the root."""
+        return os.path.join(self.path, relative)  # noqa: PTH118
+
+    def where(self, path: str) -> str:
+        """`path` without the root, for people."""
+        return path if self.path == "/" else path.removeprefix(self.path)
+
+    def resolve(self, path: str) -> str | None:
+        """`path` without symbolic links, or None when it lies outside `<root>/sys`."""
+        resolved = os.path.realpath(path)
+        return resolved if resolved.startswith(self._sys + "/") else None
+
+    def names(self, relative: str) -> tuple[str, ...]:
+        """The entries of a directory (below the root, or a resolved path) in order; none when it cannot be listed."""
+        try:
+            return tuple(sorted(os.listdir(self.absolute(relative))))  # noqa: PTH208
+        except OSError:
+            return ()
+
+    def identity(self, directory: str) -> tuple[int, int] | None:
+        """What tells a directory from one that has taken its place; None when it is gone."""
+        try:
+            status = os.stat(directory)  # noqa: PTH116
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def raw_read(self, path: str, limit: int) -> bytes:
+        """Up to `limit` bytes of a file that is not a symbolic link. Raises OSError."""
+        # A pipe or a terminal must not block the caller, hence O_NONBLOCK; regular files ignore it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            data = os.read(descriptor, limit)
+            if limit > ATTRIBUTE_BYTES + 1:
+                # Tables come in pieces. An attribute is one piece, and asking twice would compute it twice.
+                while len(data) < limit and (piece := os.read(descriptor, limit - len(data))):
+                    data += piece
+            return data
+        finally:
+            os.close(descriptor)
+
+    def raw_write(self, path: str, data: bytes) -> int:
+        """Write to an existing file in one call and return how many bytes were taken. Raises OSError."""
+        # Without O_TRUNC a plain file would keep the tail of a longer number.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_TRUNC)
+        try:
+            return os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    def read_bytes(self, path: str, limit: int = ATTRIBUTE_BYTES) -> tuple[bytes, Outcome]:
+        """A file's content and OK, or nothing and why; longer than `limit` bytes is GARBAGE. Never raises."""
+        for attempt in range(RETRIES + 1):
+            try:
+                data = self.raw_read(path, limit + 1)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EINTR) and attempt < RETRIES:
+                    continue
+                return b"", failure(error, self.where(path))
+            if len(data) > limit:
+                return b"", Outcome(None, Status.GARBAGE, f"longer than {limit} bytes: {self.where(path)}")
+            return data, Outcome(None, Status.OK)
+        raise AssertionError("every attempt returns or is followed by another")
+
+    def read_integer(self, path: str) -> Outcome:
+        """The integer in an attribute file. Never raises."""
+        data, outcome = self.read_bytes(path)
+        return parse_integer(data) if outcome.status is Status.OK else outcome
+
+    def read_word(self, path: str) -> str:
+        """The text of a name or label without its newline; empty when it cannot be read."""
+        return self.read_bytes(path)[0].decode("utf-8", "replace").rstrip("\n")
+
+    def write_integer(self, path: str, raw: int) -> Outcome:
+        """Write `raw` and a newline to an existing regular file below `<root>/sys`. Never raises."""
+        where = self.where(path)
+        resolved = self.resolve(path)
+        if resolved is None:
+            return Outcome(None, Status.DENIED, f"leads out of sys: {where}")
+        data = b"%d\n" % raw
+        try:
+            if not stat.S_ISREG(os.stat(resolved).st_mode):  # noqa: PTH116
+                return Outcome(None, Status.DENIED, f"not a regular file: {where}")
+            written = self.raw_write(resolved, data)
+        except OSError as error:
+            return failure(error, where)
+        if written != len(data):
+            return Outcome(None, Status.UNREADABLE, f"only {written} of {len(data)} bytes taken: {where}")
+        return Outcome(raw, Status.OK)
+
+
+class FileCell:
+    """One attribute file of one device, held by its resolved path.
+
+    The directory's identity is checked each time, so that a device that was renumbered is never mistaken for another.
+    `fault` is a file that shows 1 while the sensor is broken.
+    """
+
+    def __init__(self, root: Root, path: str, fault: str | None = None) -> None:
+        self._root = root
+        self._path = path
+        self._directory = os.path.dirname(path)  # noqa: PTH120
+        self._identity = root.identity(self._directory)
+        self._fault = fault
+
+    @property
+    def where(self) -> str:
+        """The path without the root."""
+        return self._root.where(self._path)
+
+    def _gone(self) -> Outcome | None:
+        identity = self._root.identity(self._directory)
+        if identity is not None and identity == self._identity:
+            return None
+        return Outcome(None, Status.ABSENT, f"the device is gone: {self.where}")
+
+    def read(self) -> Outcome:
+        """The file's integer; UNREADABLE while the sensor reports a fault."""
+        gone = self._gone()
+        if gone is not None:
+            return gone
+        if self._fault is not None and self._root.read_integer(self._fault).value == 1:
+            return Outcome(None, Status.UNREADABLE, f"the sensor reports a fault: {self._root.where(self._fault)}")
+        return self._root.read_integer(self._path)
+
+    def write(self, raw: int) -> Outcome:
+        """Write the file's integer."""
+        return self._gone() or self._root.write_integer(self._path, raw)
+
+
+def replace_text(path: str, text: str, staging: str) -> None:
+    """Give the file `path` the content `text` in one step: other programs see the old content or the new.
+
+    `staging` is a path on the same file system for the text while it is written. Raises OSError.
+    """
+    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+    os.replace(staging, path)  # noqa: PTH105

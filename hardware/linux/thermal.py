@@ -1,0 +1,66 @@
+"""Thermal zones, found by type. See the kernel's `Documentation/driver-api/thermal/sysfs-api.rst`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hardware.interface import Source
+from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A thermal zone: its `type`, its resolved `directory`, and the resolved path of its `device` (or its own)."""
+
+    type: str
+    directory: str
+    device: str
+
+    @property
+    def device_name(self) -> str:
+        """What tells the zone from others of the same type."""
+        return self.device.rpartition("/")[2]
+
+
+def scan(root: Root) -> tuple[Zone, ...]:
+    """All zones in the order of their devices."""
+    zones: list[Zone] = []
+    for entry in root.names("sys/class/thermal"):
+        directory = root.resolve(root.absolute(f"sys/class/thermal/{entry}"))
+        if directory is not None and entry.startswith("thermal_zone"):
+            device = root.resolve(f"{directory}/device") if "device" in root.names(directory) else None
+            zones.append(Zone(root.read_word(f"{directory}/type"), directory, device or directory))
+    return tuple(sorted(zones, key=lambda zone: (zone.device, zone.directory)))
+
+
+def find(root: Root, zones: tuple[Zone, ...], source: Source) -> FileCell | str:
+    """The temperature file of the first type in `source.names` that a zone has, or the reason why there is none.
+
+    A type may say which device it means: `acpitz@LNXTHERM:00`. Raises `AmbiguousDeviceError` for two matches.
+    """
+    for wanted in source.names:
+        kind, _, device = wanted.partition("@")
+        matches = [zone for zone in zones if zone.type == kind and device in ("", zone.device_name)]
+        if len(matches) > 1:
+            raise AmbiguousDeviceError(
+                f"{len(matches)} thermal zones have the type {wanted}: "
+                + ", ".join(f"{root.where(zone.device)} (write {kind}@{zone.device_name})" for zone in matches),
+                tuple(root.where(zone.device) for zone in matches),
+            )
+        if matches:
+            return FileCell(root, f"{matches[0].directory}/temp")
+    return f"no thermal zone of type {' or '.join(source.names)}"
+
+
+def trip_points(root: Root) -> dict[str, tuple[tuple[str, int], ...]]:
+    """For each zone (`type@device`) its trip points that can be read: type and millidegrees Celsius, by number."""
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for zone in scan(root):
+        points: list[tuple[str, int]] = []
+        count = sum(name.startswith("trip_point_") and name.endswith("_temp") for name in root.names(zone.directory))
+        for number in range(count):
+            temperature = root.read_integer(f"{zone.directory}/trip_point_{number}_temp").value
+            if temperature is not None:
+                points.append((root.read_word(f"{zone.directory}/trip_point_{number}_type"), temperature))
+        found[f"{zone.type}@{zone.device_name}"] = tuple(points)
+    return found

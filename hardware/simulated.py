@@ -1,0 +1,81 @@
+"""A simulated world as hardware: integers out, clamped commands in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from hardware.interface import Applied, Channel, Command, Limit, Readings, Status, Wiring, clamp
+from hardware.linux.sysfs import to_channel, to_raw
+from hardware.linux.tree import shown
+
+
+class World(Protocol):
+    """What a backend needs of a simulated machine."""
+
+    def sense(self) -> tuple[tuple[int | None, ...], tuple[Status, ...]]:
+        """What every sensor says now and why it says nothing, in the order of the wiring's sensors.
+
+        A status is `OK` (with a value), `ABSENT` or `GARBAGE` (with None).
+        """
+
+    def actuate(self, name: str, value: int) -> None:
+        """Output `name` of the wiring is `value` from now on; the value lies within the output's limits."""
+
+    def release(self) -> None:
+        """The controller is gone: the simulated firmware takes over."""
+
+
+class SimulatedHardware:
+    """The world seen directly. Its values have the quantum of the file that would show them on a Linux machine.
+
+    `elapsed_ns` gives the nanoseconds since the run began.
+    """
+
+    def __init__(self, world: World, wiring: Wiring, elapsed_ns: Callable[[], int]) -> None:
+        self._world = world
+        self._wiring = wiring
+        self._elapsed_ns = elapsed_ns
+        files = shown(wiring)
+        self._sensor_sources = tuple(channel.sources[0] for channel in files.sensors)
+        self._output_sources = {limit.name: limit.sources[0] for limit in files.outputs}
+        self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
+        self._closed = False
+
+    @property
+    def sensors(self) -> tuple[Channel, ...]:
+        """The wiring's sensors."""
+        return self._wiring.sensors
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        """The wiring's outputs by name."""
+        return self._limits
+
+    def read(self) -> Readings:
+        """What the world's sensors say, all stamped with the present time."""
+        values, statuses = self._world.sense()
+        quantised = tuple(
+            None if value is None else to_channel(source, to_raw(source, value))
+            for value, source in zip(values, self._sensor_sources, strict=True)
+        )
+        return Readings(quantised, (self._elapsed_ns(),) * len(quantised), statuses)
+
+    def apply(self, command: Command) -> Applied:
+        """Clamp and hand over to the world; after `close` every channel fails."""
+        wanted = clamp(command, self._limits)
+        if self._closed:
+            return Applied(MappingProxyType({}), wanted.clamped, tuple((name, "closed") for name in wanted.values))
+        values: dict[str, int] = {}
+        for name, value in wanted.values.items():
+            source = self._output_sources[name]
+            values[name] = to_channel(source, to_raw(source, value))
+            self._world.actuate(name, values[name])
+        return Applied(MappingProxyType(values), wanted.clamped)
+
+    def close(self) -> None:
+        """Release the world, once."""
+        if not self._closed:
+            self._closed = True
+            self._world.release()

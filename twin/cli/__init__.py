@@ -1,0 +1,159 @@
+"""The command line. Only the modules in here name a backend; each command's module is imported when it is called.
+
+Exit status: 0 done, 1 the answer is no, 2 bad input, 3 the machine or a file failed. With `--json` standard output
+carries one JSON object and nothing else; everything for people goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from twin import __version__
+
+DONE, ANSWER_IS_NO, BAD_INPUT, FAILED = 0, 1, 2, 3
+BACKENDS = ("simulated", "linux", "lockstep")
+INTERRUPTED = 130
+
+
+class InputError(ValueError):
+    """Something that the user asked for cannot be done; the message says why and what can."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (`sys.argv` when `arguments` is None) and return the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _start_logging(options)
+    try:
+        command = importlib.import_module(f"twin.cli.{options.module}")
+        status: int = command.main(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("twin: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if options.debug:
+            raise
+        status = _status_of(error)
+        print(f"twin: {_words(error, known=status != FAILED)}", file=sys.stderr)
+        return status
+
+
+def _status_of(error: Exception) -> int:
+    """Which exit status an error means; by name, so that nothing has to be imported to ask."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    bad_input = {
+        "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
+        "LogVersionError", "TraceError",
+    }  # fmt: skip
+    return BAD_INPUT if names & bad_input else FAILED
+
+
+def _words(error: Exception, known: bool) -> str:
+    text = str(error) or type(error).__name__
+    if known or isinstance(error, OSError) or type(error).__module__.startswith(("twin.", "hardware.")):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _start_logging(options: argparse.Namespace) -> None:
+    level = logging.WARNING - 10 * options.verbose + 10 * options.quiet
+    if options.log_level is not None:
+        level = logging.getLevelNamesMapping()[options.log_level.upper()]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setLevel(level)
+    logger = logging.getLogger("twin")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    common.add_argument("-q", "--quiet", action="count", default=0, help="no progress, fewer messages")
+    common.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
+    common.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), help="messages from this level on"
+    )
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    parser = argparse.ArgumentParser(
+        prog="twin", description="Write a thermal, power or pacing controller once; prove it on a simulated machine."
+    )
+    parser.add_argument("--version", action="version", version=f"pulsetwin {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, help_text: str, module: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
+        sub.set_defaults(module=module or name)
+        return sub
+
+    run = add("run", "run a scenario")
+    run.add_argument(
+        "scenario", metavar="SCENARIO", help="a shipped scenario (twin scenarios lists them) or a TOML file"
+    )
+    run.add_argument("--backend", choices=BACKENDS, default="simulated", help="which machine (default: simulated)")
+    run.add_argument("--root", metavar="DIR", help="folder that holds sys and proc (linux: default /; lockstep: kept)")
+    run.add_argument("--duration", metavar="SECONDS", type=_seconds, help="how long, in simulated or real seconds")
+    run.add_argument("--seed", metavar="N", type=int, help="instead of the scenario's seed; 0 is a seed")
+    run.add_argument("--config", metavar="FLAGS", help="heartbeat loops L1 to L6, for example 1_0_1_0_0_0")
+    run.add_argument("--law", choices=("adaptive",), help="the heartbeat's interval law")
+    run.add_argument("--out", metavar="DIR", help="the run directory (default: a new one in runs/)")
+    run.add_argument(
+        "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
+    )
+    run.add_argument("--act", action="store_true", help="linux: write to the hardware; without it only read and log")
+    run.add_argument("--load", action="store_true", help="linux: play the scenario's workload on the real processor")
+    run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N or none")
+
+    replay = add("replay", "run a recorded run again from its seam log, and check every digest")
+    replay.add_argument("run", metavar="RUN", help="a run directory")
+    replay.add_argument("--out", metavar="DIR", help="keep the replay's tables there")
+
+    compare = add("compare", "find the first difference between two runs")
+    compare.add_argument("run", metavar="RUN", help="a run directory")
+    compare.add_argument("other", metavar="RUN", help="another run directory")
+
+    export = add("export", "write a run's tables for other tools")
+    export.add_argument("run", metavar="RUN", help="a run directory")
+    export.add_argument("--format", choices=("csv", "json", "parquet"), default="csv", help="default: csv")
+    export.add_argument("--out", metavar="DIR", help="where to (default: export/ in the run directory)")
+
+    status = add("status", "what was found on this machine, what is off, and why")
+    status.add_argument("--root", metavar="DIR", default="/", help="folder that holds sys and proc (default: /)")
+
+    check = add("check", "the conformance suite against a backend")
+    check.add_argument("backend", choices=(*BACKENDS, "replay"), help="which backend")
+    check.add_argument("--root", metavar="DIR", help="linux: folder that holds sys and proc (default: /)")
+
+    add("scenarios", "list the scenarios that are shipped")
+
+    benchmark = add("benchmark", "measure speed, each figure beside a reference from the same process")
+    benchmark.add_argument("--repeat", metavar="N", type=int, default=5, help="medians of N measurements (default: 5)")
+
+    doctor = add("doctor", "what is missing on this machine, and the command that mends it")
+    doctor.add_argument("--root", metavar="DIR", default="/", help="folder that holds sys and proc (default: /)")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    """A positive number of seconds, down to a millisecond."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 1e7:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.001 to 10000000")
+    return value

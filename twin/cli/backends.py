@@ -1,0 +1,69 @@
+"""The one place where a backend's name becomes an environment and a machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardware.interface import Hardware
+from twin.clock import ModelledLateness, TwinEnvironment, VirtualEnvironment, WallEnvironment
+from twin.scenario import Scenario
+from twin.wiring import wiring
+from twin.world.trace import TraceTable
+from twin.world.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An environment and the machine in it; `world` is the simulated one, where there is one."""
+
+    env: TwinEnvironment
+    hardware: Hardware
+    world: World | None = None
+
+
+def simulated(scenario: Scenario, trace: TraceTable | None = None, batch: bool = True) -> Backend:
+    """The simulated machine, seen directly. `batch=False` runs the heartbeat one tick at a time."""
+    from hardware.simulated import SimulatedHardware
+
+    env, world = _world(scenario, trace, batch)
+    return Backend(env, SimulatedHardware(world, wiring(scenario.machine), env.elapsed_ns), world)
+
+
+def lockstep(scenario: Scenario, root: Path, trace: TraceTable | None = None) -> Backend:
+    """The simulated machine, rendered as a tree of files below `root` and reached through the Linux backend."""
+    from hardware.lockstep import LockstepHardware
+
+    env, world = _world(scenario, trace, batch=True)
+    return Backend(env, LockstepHardware(world, wiring(scenario.machine), root, env.elapsed_ns), world)
+
+
+def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
+    """The real machine below `root`, in wall time."""
+    from hardware.linux.adapter import LinuxHardware
+
+    env = WallEnvironment()
+    return Backend(env, LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, act=act))
+
+
+@contextmanager
+def opened(name: str, scenario: Scenario, root: Path | None, act: bool, trace: TraceTable | None) -> Iterator[Backend]:
+    """The backend called `name`. A lockstep tree without a `root` lies in a temporary folder."""
+    if name == "simulated":
+        yield simulated(scenario, trace)
+    elif name == "linux":
+        yield linux(scenario, root or Path("/"), act)
+    elif root is not None:
+        yield lockstep(scenario, root, trace)
+    else:
+        with tempfile.TemporaryDirectory(prefix="twin-tree-") as folder:
+            yield lockstep(scenario, Path(folder), trace)
+
+
+def _world(scenario: Scenario, trace: TraceTable | None, batch: bool) -> tuple[VirtualEnvironment, World]:
+    lateness = ModelledLateness(scenario.heartbeat.lateness_quantiles_ns, scenario.seed)
+    env = VirtualEnvironment(lateness, batch)
+    return env, World(env, scenario, wiring(scenario.machine), trace)

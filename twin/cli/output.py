@@ -1,0 +1,77 @@
+"""What commands print: JSON for programs, tables for people, progress for the patient."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from simpy import Event
+
+from twin.clock import Order, TwinEnvironment
+from twin.timing import SECOND_NS
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output; NaN and infinity are refused."""
+    print(json.dumps(value, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, as wide as its contents where nobody says how wide a line is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+
+
+class Progress:
+    """How far a run is, on standard error: a bar on a terminal, a line every few seconds elsewhere."""
+
+    LINE_EVERY_SECONDS = 5.0
+
+    def __init__(self, options: argparse.Namespace, name: str, duration_ns: int) -> None:
+        self._quiet = bool(options.quiet or options.json)
+        self._name = name
+        self._duration_ns = duration_ns
+        self._bar: Any = None
+        self._task: Any = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=self._duration_ns / SECOND_NS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def watch(self, env: TwinEnvironment) -> None:
+        """Follow a run from inside its environment, once a second of its time."""
+        if not self._quiet:
+            env.process(self._follow(env))
+
+    def _follow(self, env: TwinEnvironment) -> Generator[Event, None, None]:
+        while True:
+            yield env.after(SECOND_NS, Order.RECORDER)
+            seconds = int(env.now) // SECOND_NS
+            if self._bar is not None:
+                self._bar.update(self._task, completed=seconds)
+            elif time.monotonic() - self._last_line >= self.LINE_EVERY_SECONDS:
+                self._last_line = time.monotonic()
+                print(f"{self._name}: {seconds} of {self._duration_ns // SECOND_NS} s", file=sys.stderr)

@@ -1,0 +1,103 @@
+"""`twin replay`: a recorded run again from its seam log, every digest checked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hardware.replay import RecordedCycle, ReplayHardware
+from twin.cli import ANSWER_IS_NO, DONE, InputError, output
+from twin.cli.run import run_digests
+from twin.clock import RecordedLateness, VirtualEnvironment
+from twin.control.choose import make_controller
+from twin.loader import file_digest, parse, trace_path
+from twin.loop import Loop
+from twin.record.compare import first_difference
+from twin.record.recorder import Recorded, RunRecorder
+from twin.record.rundir import SEAM_LOG, RunDirectory
+from twin.record.seamlog import SeamLog, read_seam_log
+from twin.scenario import Recording, Scenario
+from twin.timing import Wake
+
+
+def main(options: argparse.Namespace) -> int:
+    """Replay, compare the digests, and name the first difference if there is one."""
+    directory = RunDirectory.open(Path(options.run), needs=())
+    log = read_seam_log(directory.file(SEAM_LOG))
+    if directory.manifest is not None and not log.complete:
+        raise InputError(
+            f"{directory.file(SEAM_LOG)}: the run was complete, but its log is truncated; good up to {log.last_good}; "
+            "take the file from a copy, or run again"
+        )
+    if not log.complete:
+        print(f"twin: the run was cut short; replaying up to {log.last_good}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="twin-replay-") as temporary:
+        place = Path(temporary) if options.out is None else _empty_folder(Path(options.out))
+        scenario, recorded = replay(directory.path, log, place)
+        digests = run_digests(scenario, _trace_digest(scenario, directory.path), recorded)
+        recorded_digests = {} if directory.manifest is None else directory.manifest["digests"]
+        differing = [name for name in recorded_digests if digests.get(name) != recorded_digests[name]]
+        difference = first_difference(directory.path, place) if differing else None
+    result: dict[str, Any] = {
+        "run_dir": str(directory.path),
+        "ticks": recorded.ticks.rows,
+        "cycles": recorded.control.rows,
+        **digests,
+        "equal": None if not recorded_digests else not differing,
+        "differing": differing,
+        "first_difference": None if difference is None else str(difference),
+    }
+    _report(options, result)
+    return ANSWER_IS_NO if differing else DONE
+
+
+def replay(run: Path, log: SeamLog, place: Path) -> tuple[Scenario, Recorded]:
+    """Run the log of the run directory `run` again and write its tables into `place`."""
+    scenario = parse(log.header.scenario, str(run / SEAM_LOG))
+    scenario = replace(scenario, recording=Recording(ticks="all"))
+    wakes = [Wake(cycle.lateness_ns, cycle.suspended_ns) for cycle in log.cycles]
+    cycles = (RecordedCycle(cycle.readings, cycle.command.values, cycle.applied) for cycle in log.cycles)
+    limits = {limit.name: limit for limit in log.header.limits}
+    hardware = ReplayHardware(log.header.channels, limits, cycles)
+    env = VirtualEnvironment(RecordedLateness(log.lateness_ns, wakes))
+    recorder = RunRecorder(place, scenario, hardware.sensors, hardware.limits, None)
+    try:
+        Loop(env, hardware, scenario, make_controller(scenario, hardware.limits), recorder).run()
+        return scenario, recorder.close(ended=True)
+    except BaseException:
+        recorder.abandon()
+        raise
+
+
+def _trace_digest(scenario: Scenario, run: Path) -> str:
+    path = trace_path(scenario, run / "scenario.toml")
+    if path is None:
+        return ""
+    if not path.is_file():
+        raise InputError(f"{path}: the trace that drove the run is not there; it belongs to the run's digest")
+    return file_digest(path)
+
+
+def _empty_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise InputError(f"{path}: is not empty; name an empty or a new folder (--out)")
+    return path
+
+
+def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        output.print_json(result)
+        return
+    verdict = {None: "nothing recorded to compare with", True: "equal to the recorded run", False: "DIFFERENT"}
+    rows = [("replayed", f"{result['ticks']:,} ticks, {result['cycles']:,} control cycles")]
+    for name in ("tick_digest", "control_digest", "run_digest"):
+        rows.append((name.replace("_", " "), result[name] + (" differs" if name in result["differing"] else "")))
+    rows.append(("digests", verdict[result["equal"]]))
+    if result["first_difference"] is not None:
+        rows.append(("first difference", result["first_difference"]))
+    output.print_table(f"Replay of {result['run_dir']}", ("", ""), rows)

@@ -1,0 +1,308 @@
+"""`twin run`: a scenario on a simulated or a real machine, recorded."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hardware.interface import Hardware
+from twin import __version__
+from twin.cli import DONE, INTERRUPTED, InputError, output
+from twin.cli.backends import Backend, opened, simulated
+from twin.control.choose import make_controller
+from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
+from twin.loop import Loop
+from twin.record import rundir
+from twin.record.digest import run_digest
+from twin.record.files import RecordError, write_atomic, write_json
+from twin.record.logs import logging_to
+from twin.record.recorder import Recorded, RunRecorder
+from twin.record.seamformat import SeamHeader
+from twin.scenario import Scenario
+from twin.world.trace import TraceTable, load_trace
+
+RUN_SCHEMA = "run/1"
+log = logging.getLogger("twin")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run, record, and say what happened."""
+    _check_options(options)
+    source = find(options.scenario)
+    scenario = load(options.scenario, _overrides(options))
+    trace_file = trace_path(scenario, source)
+    trace = None if trace_file is None or scenario.workload.trace is None else _load_trace(trace_file, scenario)
+    root = None if options.root is None else Path(options.root)
+    warm_up(scenario, trace)
+    trace_digest = "" if trace_file is None else file_digest(trace_file)
+    key = _key(scenario, trace_digest, options.backend)
+    with opened(options.backend, scenario, root, options.act, trace) as backend:
+        try:
+            make_controller(scenario, backend.hardware.limits)
+            directory = _directory(options, scenario, key)
+        except BaseException:
+            backend.hardware.close()
+            raise
+        with directory:
+            if trace_file is not None:
+                shutil.copyfile(trace_file, directory.path / kept_trace_name(trace_file))
+                scenario = with_trace_file(scenario, kept_trace_name(trace_file))
+            write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
+            result = _record(options, scenario, backend, directory, trace_digest)
+    _report(options, result)
+    return INTERRUPTED if result.pop("stopped") else DONE
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    wrong = []
+    if options.backend != "linux":
+        wrong += [f"--{name} goes with --backend linux" for name in ("act", "load") if getattr(options, name)]
+    if options.backend == "simulated" and options.root is not None:
+        wrong.append("--root goes with --backend linux or lockstep")
+    if options.backend == "linux" and options.root is not None and not Path(options.root).is_dir():
+        wrong.append(f"--root {options.root}: is not a folder; name one that holds sys and proc")
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    named = {
+        "seed": options.seed,
+        "duration_ms": None if options.duration is None else round(options.duration * 1_000),
+        "heartbeat.config": options.config and f'"{options.config}"',
+        "heartbeat.law": options.law and f'"{options.law}"',
+        "recording.ticks": options.ticks and f'"{options.ticks}"',
+    }
+    return [*options.set, *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _load_trace(path: Path, scenario: Scenario) -> TraceTable:
+    assert scenario.workload.trace is not None
+    if not path.is_file():
+        raise InputError(f"{path}: the trace of the scenario is not there; workload.trace.file names it")
+    return load_trace(path, scenario.workload.trace)
+
+
+def kept_trace_name(trace_file: Path) -> str:
+    """What the copy of a trace is called in the run directory."""
+    return rundir.TRACE_GZ if trace_file.suffix == ".gz" else rundir.TRACE
+
+
+def with_trace_file(scenario: Scenario, name: str) -> Scenario:
+    """The same scenario with its trace in the file `name`."""
+    from dataclasses import replace
+
+    assert scenario.workload.trace is not None
+    trace = replace(scenario.workload.trace, file=name)
+    return replace(scenario, workload=replace(scenario.workload, trace=trace))
+
+
+def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
+    """Run a moment of the scenario without recording, so that every kernel is compiled before time matters."""
+    from dataclasses import replace
+
+    class Nowhere:
+        def ticks(self, captured: object) -> None:
+            pass
+
+        def cycle(self, cycle: object) -> None:
+            pass
+
+    moment = replace(scenario, duration_ms=3 * scenario.control.period_ms)
+    backend = simulated(moment, trace)
+    controller = make_controller(replace(moment, control=replace(moment.control, controller="rules-pid")),
+                                 backend.hardware.limits)  # fmt: skip
+    Loop(backend.env, backend.hardware, moment, controller, Nowhere()).run()
+
+
+def _key(scenario: Scenario, trace_digest: str, backend: str) -> str:
+    # A run on a real machine is like no other; a simulated one gives the same bytes again.
+    source = f"linux {time.time_ns()} {os.getpid()}" if backend == "linux" else backend
+    heart = scenario.heartbeat
+    return rundir.run_key(
+        __version__,
+        canonical(scenario, trace_digest) + scenario.recording.ticks.encode(),
+        scenario.seed,
+        heart.config,
+        heart.law,
+        source,
+    )
+
+
+def _directory(options: argparse.Namespace, scenario: Scenario, key: str) -> rundir.RunDirectory:
+    if options.out is not None:
+        return rundir.RunDirectory.create(Path(options.out), key)
+    name = f"{scenario.name}-{scenario.seed}" + ("" if options.backend == "simulated" else f"-{options.backend}")
+    for number in range(1, 1_000_000):
+        try:
+            return rundir.RunDirectory.create(Path("runs") / (name if number == 1 else f"{name}-{number}"), key)
+        except rundir.RecordInputError:
+            continue
+    raise InputError(f"runs/{name}-*: there are too many; name another directory (--out)")
+
+
+def _record(
+    options: argparse.Namespace,
+    scenario: Scenario,
+    backend: Backend,
+    directory: rundir.RunDirectory,
+    trace_digest: str,
+) -> dict[str, Any]:
+    hardware = backend.hardware
+    with logging_to(directory.file(rundir.RUN_LOG)):
+        try:
+            recorder = RunRecorder(
+                directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware)
+            )
+            loop = Loop(backend.env, hardware, scenario, make_controller(scenario, hardware.limits), recorder)
+        except BaseException:
+            hardware.close()
+            raise
+        began = time.perf_counter()
+        try:
+            ended = _run(options, scenario, backend, loop)
+            recorded = recorder.close(ended=True)
+        except BaseException:
+            with contextlib.suppress(RecordError):
+                recorder.abandon()
+            raise
+        wall_seconds = time.perf_counter() - began
+        digests = run_digests(scenario, trace_digest, recorded)
+        seconds = scenario.duration_ms / 1_000 if ended else float(backend.env.now) / 1e9
+        figures = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles, **recorded.figures}
+        write_json(directory.file(rundir.FINGERPRINT), {"schema": "fingerprint/0", **figures})
+        facts = {
+            "run_dir": str(directory.path),
+            "scenario": scenario.name,
+            "seed": scenario.seed,
+            "config": scenario.heartbeat.config,
+            "law": scenario.heartbeat.law,
+            "backend": options.backend,
+        }
+        directory.write_manifest(
+            versions(),
+            digests,
+            {"ticks": recorded.ticks, "control": recorded.control},
+            {key: value for key, value in facts.items() if key != "run_dir"},
+        )
+    return {
+        **facts,
+        "ticks": recorded.ticks.rows,
+        "simulated_seconds": seconds,
+        "wall_seconds": wall_seconds,
+        "ticks_per_second": recorded.ticks.rows / wall_seconds,
+        **digests,
+        "missing": recorded.missing,
+        "fingerprint": figures,
+        "stopped": not ended,
+    }
+
+
+def _run(options: argparse.Namespace, scenario: Scenario, backend: Backend, loop: Loop) -> bool:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(output.Progress(options, scenario.name, scenario.duration_ms * 1_000_000))
+        progress.watch(backend.env)
+        stack.enter_context(_stopping_cleanly(loop))
+        if options.load:
+            from twin.cli.player import playing
+
+            stack.enter_context(playing(scenario, Path(options.root or "/")))
+        return loop.run()
+
+
+@contextlib.contextmanager
+def _stopping_cleanly(loop: Loop) -> Iterator[None]:
+    """The first interrupt ends the run before its next cycle; a second one ends the program."""
+    before = {}
+
+    def stop(number: int, _: object) -> None:
+        loop.stop()
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def seam_header(scenario: Scenario, hardware: Hardware) -> SeamHeader:
+    """What a log has to say about the run it belongs to."""
+    return SeamHeader(
+        __version__,
+        to_toml(scenario),
+        scenario.seed,
+        scenario.heartbeat.config,
+        scenario.heartbeat.law,
+        hardware.sensors,
+        tuple(hardware.limits.values()),
+    )
+
+
+def run_digests(scenario: Scenario, trace_digest: str, recorded: Recorded) -> dict[str, str]:
+    """The three digests of a run."""
+    heart = scenario.heartbeat
+    tick, control = recorded.ticks.digest, recorded.control.digest
+    whole = run_digest(
+        RUN_SCHEMA, canonical(scenario, trace_digest), scenario.seed, heart.config, heart.law, tick, control
+    )
+    return {"tick_digest": tick, "control_digest": control, "run_digest": whole}
+
+
+def versions() -> dict[str, str]:
+    """What made a run: this package, Python, and the packages that compute or write."""
+    from importlib.metadata import version
+
+    from twin.kernels import MODE
+
+    names = ("numpy", "simpy", "pyarrow", *(["numba"] if MODE == "numba" else []))
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return {"pulsetwin": __version__, "python": python, "kernels": MODE} | {name: version(name) for name in names}
+
+
+def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        output.print_json({key: value for key, value in result.items() if key != "stopped"})
+        return
+    figures = result["fingerprint"]
+    rows = [
+        ("scenario", f"{result['scenario']}, seed {result['seed']}, on the {result['backend']} machine"),
+        ("heartbeat", f"{result['ticks']:,} ticks, {figures['word_executions']:,} words, "
+                      f"{figures['missed_ticks']:,} missed; loops {result['config']}, {result['law']} law"),
+        ("control", f"{figures['cycles']:,} cycles; held back in {_percent(figures['throttle_ratio'])}, "
+                    f"cooled for safety in {_percent(figures['failsafe_ratio'])}"),
+        ("hottest", _figure(figures, "max_temp_millicelsius", 1_000, "\u00b0C")),
+        ("over a limit", _figure(figures, "time_over_limit_ns", 10**9, "s")),
+        ("energy", _figure(figures, "energy_joules", 1, "J")),
+        ("frames", _figure(figures, "fps_mean", 1, "a second") + ", 99 % within "
+                   + _figure(figures, "latency_p99_us", 1_000, "ms")),
+        ("took", f"{result['wall_seconds']:.2f} s for {result['simulated_seconds']:g} s "
+                 f"({result['ticks_per_second']:,.0f} ticks a second)"),
+    ]  # fmt: skip
+    if result["missing"]:
+        rows.append(("missing", ", ".join(result["missing"])))
+    rows += [(name.replace("_", " "), result[name]) for name in ("tick_digest", "control_digest", "run_digest")]
+    rows.append(("recorded in", result["run_dir"]))
+    if result["stopped"]:
+        rows.append(("stopped", "before its end; what is above was saved"))
+    output.print_table("What happened", ("", ""), rows)
+
+
+def _figure(figures: dict[str, Any], name: str, divide: float, unit: str) -> str:
+    value = figures[name]
+    return f"not known: {figures['reasons'][name]}" if value is None else f"{value / divide:,.1f} {unit}"
+
+
+def _percent(share: float | None) -> str:
+    return "no cycle" if share is None else f"{100 * share:.1f} % of them"

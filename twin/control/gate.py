@@ -1,0 +1,95 @@
+"""Which temperature readings are believed: range, age, jumps, and agreement with the thermal model.
+
+One `Gate` a sensor. A reading that is not believed leads to full cooling, never to a remembered or substituted
+temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hardware.interface import Status
+
+COLDEST_MILLICELSIUS = -20_000
+HOTTEST_MILLICELSIUS = 125_000
+SUSPECT_CYCLES = 2
+"""Cycles in a row that a reading must part from the model before it is suspected."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """`rise_per_second` is the fastest that physics allows; the rest are the tolerances of `Control`."""
+
+    name: str
+    rise_per_second_millicelsius: int
+    slew_millicelsius: int
+    suspicion_millicelsius: int
+    stale_ns: int
+
+
+class Gate:
+    """Watches one temperature sensor. `believed` is the reading or None, `trouble` and `suspicion` say why not."""
+
+    def __init__(self, settings: GateSettings) -> None:
+        self.settings = settings
+        self.believed: int | None = None
+        self.trouble = ""
+        self.suspicion = ""
+        self._last: int | None = None
+        self._last_ns = 0
+        self._apart = 0
+
+    def see(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> None:
+        """Judge a reading by itself. Sets `believed` and `trouble`."""
+        self.believed = None
+        self.trouble = self._fault(value, status, taken_ns, now_ns)
+        if value is not None and COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
+            self._last, self._last_ns = value, taken_ns
+        if not self.trouble:
+            self.believed = value
+
+    def compare(self, expected_millicelsius: int | None) -> None:
+        """Hold a believed reading against the model. Sets `suspicion`; it ends below half the tolerance."""
+        if self.believed is None or expected_millicelsius is None:
+            self._apart = 0
+            return
+        apart = self.believed - expected_millicelsius
+        size = apart if apart >= 0 else -apart
+        tolerance = self.settings.suspicion_millicelsius
+        if size > tolerance:
+            self._apart += 1
+        elif not self.suspicion or 2 * size < tolerance:
+            self._apart = 0
+            self.suspicion = ""
+        if self._apart >= SUSPECT_CYCLES:
+            side = "hotter" if apart > 0 else "colder"
+            self.suspicion = f"{self.settings.name} reads {side} than the model allows ({_kelvin(size)})"
+
+    def forget(self) -> None:
+        """Drop all history (after a suspend)."""
+        self._last = None
+        self._apart = 0
+
+    def _fault(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> str:
+        name = self.settings.name
+        if value is None:
+            return f"{name}: {status.words}"
+        if not COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
+            return f"{name}: {value} m\u00b0C is outside {COLDEST_MILLICELSIUS}..{HOTTEST_MILLICELSIUS}"
+        if now_ns - taken_ns > self.settings.stale_ns:
+            return f"{name}: the reading is {(now_ns - taken_ns) // 1_000_000} ms old"
+        if self._last is not None:
+            seconds_milli = max(0, taken_ns - self._last_ns) // 1_000_000
+            allowed = self.settings.slew_millicelsius
+            allowed += self.settings.rise_per_second_millicelsius * seconds_milli // 1_000
+            jump = value - self._last
+            if jump > allowed or -jump > allowed:
+                return f"{name}: jumped by {_kelvin(jump)}"
+        return ""
+
+
+def _kelvin(millikelvin: int) -> str:
+    """Millikelvin as text with one decimal, rounded towards zero."""
+    sign = "-" if millikelvin < 0 else ""
+    tenths = abs(millikelvin) // 100
+    return f"{sign}{tenths // 10}.{tenths % 10} K"

@@ -1,0 +1,72 @@
+"""What a controller sees and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+ACTIONS = ("noop", "throttle", "boost", "reduce_power", "conservative")
+SOURCES = ("rules", "pid", "shield", "failsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One control cycle's picture of the machine; integers, and None for what is not known.
+
+    `temps_millicelsius` has one entry a sensor: its reading where it is believed. `worst_millicelsius` is the hotter of
+    the reading and what the thermal model expects, None where the reading is not believed. Headrooms are limit minus
+    worst. `failsafe` is empty or says why the machine must be cooled at full power now.
+    """
+
+    cycle: int
+    time_ns: int
+    dt_ns: int
+    sensors: tuple[str, ...]
+    temps_millicelsius: tuple[int | None, ...]
+    worst_millicelsius: tuple[int | None, ...]
+    limits_millicelsius: tuple[int, ...]
+    fans: tuple[str, ...]
+    fan_rpm: tuple[int | None, ...]
+    fan_trouble: str
+    cpu_load_ppm: int | None
+    cpu_power_microwatts: int | None
+    cpu_clock_kilohertz: int | None
+    gpu_load_ppm: int | None
+    gpu_power_microwatts: int | None
+    memory_used_ppm: int | None
+    frame_rate_millihertz: int | None
+    frame_latency_microseconds: int | None
+    game_state_code: int | None
+    words_offered_per_second: int | None
+    suspicion: str
+    failsafe: str
+
+    def headroom_millicelsius(self, sensors: tuple[int, ...] | None = None) -> int | None:
+        """The smallest headroom among these sensors (their places; None: all); None if one of them is not known."""
+        smallest: int | None = None
+        for i in range(len(self.sensors)) if sensors is None else sensors:
+            worst = self.worst_millicelsius[i]
+            if worst is None:
+                return None
+            room = self.limits_millicelsius[i] - worst
+            if smallest is None or room < smallest:
+                smallest = room
+        return smallest
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a controller wants: an action's name, who decided, why in words, and a value for each output channel."""
+
+    action: str
+    source: str
+    reason: str
+    command: Mapping[str, int]
+
+
+class Controller(Protocol):
+    """Anything that decides. It is called once a control cycle, with the same view in simulation and on hardware."""
+
+    def decide(self, view: View) -> Decision:
+        """The wanted command for this cycle. What it returns passes the shield; what it raises is a failsafe."""

@@ -1,0 +1,146 @@
+"""The one loop: read, tick, decide, shield, apply, record, wait.
+
+It does not know which machine it runs on. The environment decides how to wait, the hardware what is read and what
+becomes of a command, the recorder what is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Protocol
+
+from simpy import Event
+
+from hardware.interface import Command, Hardware
+from twin.clock import EndOfRecording, Order, TwinEnvironment
+from twin.control.cycle import Cycle
+from twin.control.shield import Shield
+from twin.control.signals import Signals
+from twin.control.view import ACTIONS, SOURCES, Controller, Decision, View
+from twin.heart.heartbeat import Heartbeat
+from twin.kernels import Integers
+from twin.scenario import Scenario
+
+log = logging.getLogger("twin")
+
+
+class Recorder(Protocol):
+    """Keeps what the loop hands it."""
+
+    def ticks(self, captured: Integers) -> None:
+        """Heartbeat ticks: shape COLUMNS x ticks, in the columns of `twin.heart.ticks`; a view, to be copied."""
+
+    def cycle(self, cycle: Cycle) -> None:
+        """One control cycle."""
+
+
+class Loop:
+    """One run of one controller on one machine. `run` may be called once."""
+
+    def __init__(
+        self,
+        env: TwinEnvironment,
+        hardware: Hardware,
+        scenario: Scenario,
+        controller: Controller,
+        recorder: Recorder,
+    ) -> None:
+        self.env = env
+        self.hardware = hardware
+        self.heart = Heartbeat(scenario.heartbeat, scenario.seed)
+        self.missed_cycles = 0
+        self._controller = controller
+        self._recorder = recorder
+        self._signals = Signals(scenario, hardware.sensors)
+        self._shield = Shield(scenario, hardware.limits)
+        self._fans = tuple(fan.name for fan in scenario.machine.fans)
+        self._period_ns = scenario.control.period_ms * 1_000_000
+        self._duration_ns = scenario.duration_ms * 1_000_000
+        self._next_cycle_ns = 0
+        self._stop = False
+        self._over: Event = env.event()
+        self._failure: BaseException | None = None
+        self._complaints = 0
+
+    def stop(self) -> None:
+        """End the run cleanly before its next control cycle. Safe to call from a signal handler."""
+        self._stop = True
+
+    def run(self) -> bool:
+        """Run to the scenario's duration. Returns False when it was stopped, or its recording ended, before that.
+
+        Whatever happens, the hardware is closed; what went wrong is raised after that.
+        """
+        self.env.process(self._guard(self.heart.beat(self.env, self._next_input, self._flush)))
+        self.env.process(self._guard(self._control()))
+        end = self.env.at(self._duration_ns, Order.END)
+        assert end.callbacks is not None
+        end.callbacks.append(lambda _: self._finish())
+        try:
+            self.env.run(until=self._over)
+            self._flush()
+        finally:
+            self.hardware.close()
+        if self._failure is not None and not isinstance(self._failure, EndOfRecording):
+            raise self._failure
+        return self._failure is None and not self._stop
+
+    def _next_input(self) -> int:
+        return min(self._next_cycle_ns, self._duration_ns)
+
+    def _finish(self) -> None:
+        if not self._over.triggered:
+            self._over.succeed()
+
+    def _guard(self, process: Generator[Event, None, None]) -> Generator[Event, None, None]:
+        try:
+            yield from process
+        except Exception as error:  # handed on by `run`, once the hardware is closed
+            self._failure = error
+        self._finish()
+
+    def _flush(self) -> None:
+        if self.heart.captured.shape[1]:
+            self._recorder.ticks(self.heart.captured)
+            self.heart.clear()
+
+    def _control(self) -> Generator[Event, None, None]:
+        number = 0
+        due_ns = 0
+        while True:
+            yield self.env.at(due_ns, Order.CONTROL)
+            if self._stop:
+                return
+            wake = self.env.control_wake(number)
+            readings = self.hardware.read()
+            view = self._signals.see(number, due_ns, wake, readings)
+            self.heart.feed(view.words_offered_per_second, view.cpu_load_ppm)
+            decision = self._decide(view)
+            verdict = self._shield.project(view, decision.command)
+            applied = self.hardware.apply(Command(verdict.values))
+            self._signals.commanded(
+                {fan: applied.values[f"{fan}_pwm"] for fan in self._fans if f"{fan}_pwm" in applied.values}
+            )
+            # The ticks of before come first in the log, as they came first in time.
+            self._flush()
+            self._recorder.cycle(Cycle(number, due_ns, wake, readings, view, decision, verdict, applied))
+            missed = wake.lateness_ns // self._period_ns
+            self.missed_cycles += missed
+            due_ns += self._period_ns * (1 + missed)
+            number += 1
+            self._next_cycle_ns = due_ns
+
+    def _decide(self, view: View) -> Decision:
+        """Ask the controller; whatever it does wrong becomes an empty command, which the shield answers with safety."""
+        try:
+            decision = self._controller.decide(view)
+        except Exception as error:
+            self._complaints += 1
+            if self._complaints == 1:
+                log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
+            return Decision("conservative", "failsafe", f"the controller raised {type(error).__name__}", {})
+        if decision.action not in ACTIONS or decision.source not in SOURCES:
+            reason = f"the controller answered action {decision.action!r} from {decision.source!r}, which do not exist"
+            return Decision("conservative", "failsafe", reason, {})
+        return decision

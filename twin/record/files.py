@@ -1,0 +1,140 @@
+"""Files that are whole or not there: write under a temporary name, sync, rename, sync the directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PARTIAL = ".partial"
+"""What ends the name of a file that is being written. Such a file may be deleted when nothing is running."""
+
+_MENDS = {
+    errno.ENOSPC: "free some space there, or choose another place",
+    errno.EDQUOT: "free some of your quota there, or choose another place",
+    errno.EFBIG: "raise the file size limit (ulimit -f), or record for a shorter time",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that is not mounted read-only",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "check the path: it is a directory",
+}
+
+
+class RecordError(Exception):
+    """A recorded file could not be written or read.
+
+    `path` is the file, `errno` the system's number for the reason (None when the content is at fault).
+    """
+
+    def __init__(self, path: Path, message: str, number: int | None = None) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+        self.errno = number
+
+
+class RecordInputError(RecordError):
+    """What was asked for cannot be done with what is there: a mistake in a path or an option, not of the machine."""
+
+
+def failure(path: Path, doing: str, error: OSError, saved: str = "") -> RecordError:
+    """`error`, which happened while `doing` something with `path`, for people: the file, what is saved, the mend."""
+    number = error.errno
+    reason = os.strerror(number) if number is not None else str(error)
+    mend = _MENDS.get(number or 0, "check the device that holds it")
+    middle = f"; {saved}" if saved else ""
+    return RecordError(path, f"{doing} failed: {reason}{middle}; {mend}", number)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte of `data`; the system may take fewer at a time. Raises `OSError`."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, data[written:])
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename inside the directory `path` survive a power cut. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def partial_name(path: Path) -> Path:
+    """The temporary name under which `path` is written."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def commit(file: BinaryIO, path: Path) -> None:
+    """Sync and close `file`, which was opened under `partial_name(path)`, and give it its name. Raises `OSError`."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    partial_name(path).replace(path)
+    sync_directory(path.parent)
+
+
+def discard(file: BinaryIO | None, path: Path) -> None:
+    """Close `file` and delete what was written of `path` so far. Never raises `OSError`."""
+    if file is not None:
+        # Closing flushes, which fails again on a full disk; the descriptor is closed all the same.
+        with contextlib.suppress(OSError):
+            file.close()
+    with contextlib.suppress(OSError):
+        partial_name(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends, and leaves no trace when it raises.
+
+    An `OSError` from the block or from the file comes out as `RecordError`.
+    """
+    file: BinaryIO | None = None
+    try:
+        file = partial_name(path).open("wb")
+        yield file
+        commit(file, path)
+    except OSError as error:
+        discard(file, path)
+        raise failure(path, "writing", error, "what was there before is unchanged") from error
+    except BaseException:
+        discard(file, path)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, wholly or not at all. Raises `RecordError`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one ASCII JSON form of `value`: keys sorted, no blanks. Raises `ValueError` for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as JSON for people. Raises `RecordError`, and `ValueError` for NaN and infinity."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises `RecordError` when it cannot be read or is something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise failure(path, "reading", error) from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(path, f"is not JSON ({error}); run again, or take it from a copy") from error
+    if not isinstance(value, dict):
+        raise RecordError(path, "is JSON, but not an object; run again, or take it from a copy")
+    return value

@@ -1,0 +1,167 @@
+"""The recorder of a run: seam log, tick table and control table, and what the machine did in a few figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardware.interface import Channel, Command, Limit
+from twin.control.cycle import Cycle
+from twin.heart import ticks
+from twin.kernels import Integers
+from twin.record import seamformat
+from twin.record.seamlog import SeamLogWriter
+from twin.record.summary import RunSummary
+from twin.record.tables import Column, TableSummary, TableWriter
+from twin.scenario import Scenario
+
+TICK_SCHEMA = "tick/0"
+CONTROL_SCHEMA = "control/0"
+"""Number 0 until the loops that fill the remaining columns are there."""
+
+TICK_COLUMNS = (
+    Column("run_id", "u32"),
+    Column("config", "str"),
+    Column("tick_number", "u32"),
+    Column("tick_ns", "u64"),
+    Column("tick_interval_ns", "u64"),
+    Column("elapsed_ns", "u64"),
+    Column("lateness_ns", "i64"),
+    Column("load_ppm", "u32"),
+    Column("word_executions_delta", "u32"),
+    Column("hot_word_count", "u32"),
+    Column("heat_total_q48", "u64"),
+)
+
+
+def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sensors: tuple[str, ...]) -> list[Column]:
+    """The control table of a machine: timing, readings with their status, what was made of them, decision, command."""
+    columns = [
+        Column("cycle", "u32"),
+        Column("time_ns", "u64"),
+        Column("lateness_ns", "i64"),
+        Column("suspended_ns", "u64"),
+    ]
+    for channel in channels:
+        columns += [Column(channel.name, "i64", nullable=True), Column(f"{channel.name}_status", "u8")]
+    columns += [Column(f"{name}_worst_millicelsius", "i64", nullable=True) for name in sensors]
+    columns += [
+        Column(name, "i64", nullable=True) for name in ("cpu_load_ppm", "cpu_power_microwatts", "memory_used_ppm")
+    ]
+    columns += [Column(name, "str") for name in ("suspicion", "action", "source", "reason")]
+    for name in outputs:
+        columns += [Column(f"{name}_asked", "i64", nullable=True), Column(f"{name}_command", "i64")]
+        columns.append(Column(f"{name}_applied", "i64", nullable=True))
+    return columns + [Column(name, "str") for name in ("shield_changed", "apply_failed")]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came."""
+
+    ticks: TableSummary
+    control: TableSummary
+    figures: dict[str, Any]
+    missing: list[str]
+
+
+class RunRecorder:
+    """Writes into `directory`: `seam.log` (unless there is no `log_header`), `ticks.parquet`, `control.parquet`.
+
+    Raises `RecordError` when the disk takes no more; the seam log then holds everything up to there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        scenario: Scenario,
+        channels: tuple[Channel, ...],
+        limits: Mapping[str, Limit],
+        log_header: seamformat.SeamHeader | None,
+    ) -> None:
+        self._outputs = tuple(limits)
+        self._config = scenario.heartbeat.config
+        self._log = None if log_header is None else SeamLogWriter(directory / "seam.log", log_header)
+        self._ticks = TableWriter(directory / "ticks.parquet", TICK_SCHEMA, TICK_COLUMNS, scenario.recording.ticks)
+        columns = control_columns(channels, self._outputs, tuple(sensor.name for sensor in scenario.machine.sensors))
+        self._control = TableWriter(directory / "control.parquet", CONTROL_SCHEMA, columns, "all")
+        self._summary = RunSummary(channels)
+
+    def ticks(self, captured: Integers) -> None:
+        """Log the lateness of these ticks and add their rows."""
+        lateness = captured[ticks.C_LATENESS]
+        if self._log is not None:
+            self._log.ticks(int(captured[ticks.C_TICK, 0]), lateness)
+        self._ticks.append_block(
+            {
+                "run_id": 0,
+                "config": self._config,
+                "tick_number": captured[ticks.C_TICK],
+                "tick_ns": captured[ticks.C_ASKED],
+                "tick_interval_ns": captured[ticks.C_PASSED],
+                "elapsed_ns": captured[ticks.C_ELAPSED],
+                "lateness_ns": lateness,
+                "load_ppm": captured[ticks.C_LOAD],
+                "word_executions_delta": captured[ticks.C_WORDS],
+                "hot_word_count": captured[ticks.C_HOT],
+                "heat_total_q48": captured[ticks.C_TOTAL],
+            }
+        )
+        self._summary.ticks(captured[ticks.C_WORDS], lateness)
+
+    def cycle(self, cycle: Cycle) -> None:
+        """Log what crossed the seam and add a row of everything."""
+        readings, view, verdict, applied = cycle.readings, cycle.view, cycle.verdict, cycle.applied
+        if self._log is not None:
+            self._log.cycle(
+                seamformat.Cycle(
+                    cycle.number,
+                    cycle.due_ns,
+                    cycle.wake.lateness_ns,
+                    cycle.wake.suspended_ns,
+                    readings,
+                    Command(verdict.values),
+                    applied,
+                )
+            )
+        source, reason = cycle.decision.source, cycle.decision.reason
+        if verdict.failsafe:
+            source, reason = "failsafe", verdict.failsafe
+        elif verdict.changed:
+            source = "shield"
+        row: list[int | str | None] = [
+            cycle.number,
+            cycle.due_ns + cycle.wake.lateness_ns,
+            cycle.wake.lateness_ns,
+            cycle.wake.suspended_ns,
+        ]
+        for value, status in zip(readings.values, readings.statuses, strict=True):
+            row += (value, int(status))
+        row += view.worst_millicelsius
+        row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
+        row += (view.suspicion, cycle.decision.action, source, reason)
+        for name in self._outputs:
+            row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
+        row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
+        self._control.append_row(row)
+        self._summary.cycle(view, readings, cycle.decision.action, bool(verdict.failsafe))
+
+    def close(self, ended: bool) -> Recorded:
+        """Finish the files; `ended` says that the run reached its end (else the log stays without its END)."""
+        if self._log is not None:
+            self._log.close(ended=ended)
+        return Recorded(self._ticks.close(), self._control.close(), self._summary.result(), self._summary.missing)
+
+    def abandon(self) -> None:
+        """Keep what the log has, drop the tables: after a failure."""
+        if self._log is not None:
+            self._log.close(ended=False)
+        self._ticks.abort()
+        self._control.abort()
+
+
+def _integer(value: object) -> int | None:
+    """What a controller asked for, where the table can hold it."""
+    return value if type(value) is int and -(1 << 63) <= value < (1 << 63) else None

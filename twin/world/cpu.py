@@ -1,0 +1,105 @@
+"""The CPU over one plant step: use, power, energy and time counters, then the clock for the next step.
+
+The clock is the governor's (lowest that serves the last step's demand), under the commanded maximum, the thermal
+throttle, PL2 (expected power of the next step) and PL1: the power, averaged exponentially over its window, may not
+pass the lower of `pl1_watts` and the commanded limit. Below the limit a step may spend what the average allows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twin.kernels import Floats, Integers, exp, kernel
+from twin.scenario import Cpu
+from twin.world import processor
+from twin.world.processor import CONSTANTS, CORES, KILOHERTZ, VOLTS
+
+# Constants after the shared ones.
+PL1_WATTS = CONSTANTS
+PL2_WATTS = CONSTANTS + 1
+PL1_SHARE = CONSTANTS + 2
+
+# State in floats.
+AVERAGE_WATTS = 0
+ENERGY_FRACTION = 1
+WATTS = 2
+LOAD_KILOHERTZ = 3
+FRAME_KILOHERTZ = 4
+
+# State in integers.
+LEVEL = 0
+DROP = 1
+BUSY_NS = 2
+ENERGY = 3
+ENERGY_WRAP = 4
+
+
+def cpu_constants(cpu: Cpu, step_ms: int) -> Floats:
+    """The CPU's numbers in the layout that the kernels read."""
+    return np.array([
+        cpu.cores, cpu.capacitance_nanofarad * 1e-9, cpu.leakage_amperes, cpu.leakage_per_kelvin,
+        cpu.leakage_reference_celsius, cpu.idle_leakage_share, cpu.idle_watts, cpu.trip_celsius,
+        cpu.trip_celsius - cpu.trip_hysteresis_celsius, cpu.pl1_watts, cpu.pl2_watts,
+        1.0 - exp(-step_ms / cpu.pl1_window_ms),
+    ])  # fmt: skip
+
+
+def cpu_state(cpu: Cpu) -> tuple[Floats, Integers]:
+    """The state at the start: slowest clock, counters at 0, the average at idle power."""
+    return np.array([cpu.idle_watts, 0.0, cpu.idle_watts, 0.0, 0.0]), np.array(
+        [0, 0, 0, 0, cpu.energy_wrap_microjoules]
+    )
+
+
+@kernel
+def cpu_work(
+    constants: Floats, table: Floats, state: Floats, counters: Integers,
+    step_ns: int, load_integral: int, frame_ns: int, trace_microwatts: int, celsius: float,
+) -> float:  # fmt: skip
+    """Account for the step that ended; returns its mean power (W).
+
+    `load_integral` is the background load (ppm of full speed) summed over nanoseconds, `frame_ns` how long one core
+    made frames, `trace_microwatts` the power a trace prescribes (-1: none). Frames go first on their core, the load
+    takes what is left. Energy in microjoules carries its fraction and starts again at 0 after `ENERGY_WRAP`.
+    """
+    level = counters[LEVEL]
+    kilohertz = table[level, KILOHERTZ]
+    cores = constants[CORES]
+    load_kilohertz = table[table.shape[0] - 1, KILOHERTZ] * (load_integral / (step_ns * 1e6))
+    all_ns = int(cores) * step_ns
+    load_ns = int(min(load_kilohertz / kilohertz, 1.0) * all_ns + 0.5)
+    busy_ns = min(load_ns + frame_ns, all_ns)
+    counters[BUSY_NS] += busy_ns
+    watts = processor.watts_at(constants, kilohertz, table[level, VOLTS], busy_ns / all_ns, celsius)
+    if trace_microwatts >= 0:
+        watts = trace_microwatts * 1e-6
+    state[WATTS] = watts
+    state[LOAD_KILOHERTZ] = load_kilohertz
+    state[FRAME_KILOHERTZ] = kilohertz * (frame_ns / step_ns)
+    state[AVERAGE_WATTS] += constants[PL1_SHARE] * (watts - state[AVERAGE_WATTS])
+    # Watts times nanoseconds over 1000 are microjoules.
+    exact = state[ENERGY_FRACTION] + watts * step_ns / 1000.0
+    whole = int(exact)
+    state[ENERGY_FRACTION] = exact - whole
+    counters[ENERGY] = (counters[ENERGY] + whole) % (counters[ENERGY_WRAP] + 1)
+    return watts
+
+
+@kernel
+def cpu_govern(
+    constants: Floats, table: Floats, state: Floats, counters: Integers,
+    maximum_kilohertz: int, limit_microwatts: int, celsius: float,
+) -> None:  # fmt: skip
+    """Choose the clock for the next step, from the demand of the last one and the temperature now."""
+    top = table.shape[0] - 1
+    counters[DROP] = processor.throttled_levels(constants, counters[DROP], top, celsius)
+    load = state[LOAD_KILOHERTZ]
+    frames = state[FRAME_KILOHERTZ]
+    level = processor.served_level(table, load + frames)
+    level = processor.capped_level(table, level, maximum_kilohertz)
+    level = min(level, top - counters[DROP])
+    limit = min(constants[PL1_WATTS], limit_microwatts * 1e-6)
+    average = state[AVERAGE_WATTS]
+    budget = max(limit, average + (limit - average) / constants[PL1_SHARE])
+    budget = min(budget, constants[PL2_WATTS])
+    counters[LEVEL] = processor.powered_level(constants, table, level, budget, load, frames, celsius)
