@@ -1,4 +1,7 @@
-"""A recorded run as hardware: the readings and the outcomes of that run again, whatever is asked now."""
+"""A recorded run as hardware: the readings and the outcomes of that run again, whatever is asked now.
+
+`RecordingHardware` makes such a recording of any other backend, at the seam.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hardware.interface import Applied, Channel, Command, Limit, Readings, clamp
+from hardware.interface import Applied, Channel, Command, Hardware, Limit, Readings, clamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,45 @@ class ReplayHardware:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class RecordingHardware:
+    """Another backend, with everything that crosses the seam kept in `cycles`.
+
+    A cycle is a read and the last command that was carried out before the next read (an empty one when there was
+    none). A command before the first read is not kept.
+    """
+
+    def __init__(self, below: Hardware) -> None:
+        self._below = below
+        self.cycles: list[RecordedCycle] = []
+
+    @property
+    def sensors(self) -> tuple[Channel, ...]:
+        """Those of the backend below."""
+        return self._below.sensors
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        """Those of the backend below."""
+        return self._below.limits
+
+    def read(self) -> Readings:
+        """Read, and begin a cycle."""
+        readings = self._below.read()
+        self.cycles.append(RecordedCycle(readings, {}, Applied({})))
+        return readings
+
+    def apply(self, command: Command) -> Applied:
+        """Carry out, and keep what became of it."""
+        applied = self._below.apply(command)
+        if self.cycles:
+            self.cycles[-1] = RecordedCycle(self.cycles[-1].readings, dict(command.values), applied)
+        return applied
+
+    def close(self) -> None:
+        """Close the backend below."""
+        self._below.close()
 
 
 def _difference(cycle: int, recorded: Mapping[str, int], asked: Mapping[str, int]) -> Difference | None:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hardware.interface import Applied, Channel, Command, Hardware, Limit, Readings, Status, Wiring
-from hardware.replay import RecordedCycle
+from hardware.interface import Status, Wiring
 from twin.scenario import Machine
 from twin.wiring import wiring
 
@@ -44,35 +43,6 @@ class FakeClock:
 
     def __call__(self) -> int:
         return self.now_ns
-
-
-class Recorder:
-    """Hardware that records what crosses the seam of another."""
-
-    def __init__(self, below: Hardware) -> None:
-        self.below = below
-        self.cycles: list[RecordedCycle] = []
-
-    @property
-    def sensors(self) -> tuple[Channel, ...]:
-        return self.below.sensors
-
-    @property
-    def limits(self) -> Mapping[str, Limit]:
-        return self.below.limits
-
-    def read(self) -> Readings:
-        readings = self.below.read()
-        self.cycles.append(RecordedCycle(readings, {}, Applied({})))
-        return readings
-
-    def apply(self, command: Command) -> Applied:
-        applied = self.below.apply(command)
-        self.cycles[-1] = RecordedCycle(self.cycles[-1].readings, command.values, applied)
-        return applied
-
-    def close(self) -> None:
-        self.below.close()
 
 
 def put(root: Path, files: Mapping[str, object]) -> None:

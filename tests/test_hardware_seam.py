@@ -3,17 +3,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hardware_fakes import DESKTOP, FakeClock, FakeWorld, contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardware.check import check_hardware
-from hardware.interface import Applied, Channel, Command, Hardware, Limit, Readings, Source, Status, UnknownChannelError, Wiring
+from hardware.interface import (
+    Applied,
+    Channel,
+    Command,
+    Hardware,
+    Limit,
+    Readings,
+    Source,
+    Status,
+    UnknownChannelError,
+    Wiring,
+)
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.tree import SysTree
 from hardware.lockstep import LockstepHardware
-from hardware.replay import Difference, RecordedCycle, ReplayExhausted, ReplayHardware
+from hardware.replay import Difference, RecordedCycle, RecordingHardware, ReplayExhausted, ReplayHardware
 from hardware.simulated import SimulatedHardware
-from hardware_fakes import DESKTOP, FakeClock, FakeWorld, Recorder, contents
 
 SAFE = {limit.name: limit.safe for limit in DESKTOP.outputs}
 
@@ -41,7 +52,7 @@ def test_conformance_linux(tmp_path: Path, act: bool) -> None:
 
 
 def test_conformance_replay() -> None:
-    recorder = Recorder(SimulatedHardware(FakeWorld(), DESKTOP, FakeClock()))
+    recorder = RecordingHardware(SimulatedHardware(FakeWorld(), DESKTOP, FakeClock()))
     conforms(recorder)
     replay = ReplayHardware(recorder.sensors, recorder.limits, recorder.cycles)
     conforms(replay)
@@ -181,7 +192,9 @@ ODD = Wiring(
         Channel("nvidia_ppm", sources=(Source("hwmon", "gpu_busy_percent"), Source("nvml", "busy", multiply=10_000))),
         Channel("a_rpm", sources=(Source("hwmon", "fan", ("nct6775",)),)),
         Channel("b_rpm", sources=(Source("hwmon", "fan", ("nct6775",)),)),
-        Channel("c_temp_millicelsius", sources=(Source("hwmon", "temp", ("../etc",)), Source("thermal", "temp", ("x",)))),
+        Channel(
+            "c_temp_millicelsius", sources=(Source("hwmon", "temp", ("../etc",)), Source("thermal", "temp", ("x",)))
+        ),
         Channel("d_temp_millicelsius", sources=(Source("hwmon", "temp", ("k10temp@0000:00:18.3",), ("Tctl",)),)),
         Channel("e_temp_millicelsius", sources=(Source("hwmon", "temp", ("k10temp",), ("Tctl",)),)),
         Channel("f_temp_millicelsius", sources=(Source("hwmon", "temp", ("k10temp",)),)),
@@ -289,3 +302,14 @@ def test_replay_notes_a_value_that_differs_and_one_that_is_missing() -> None:
     replay.apply(Command({}))
     assert replay.first_difference == Difference(0, "cpu_fan_pwm", 1, None)
     replay.close()
+
+
+def test_a_recording_keeps_each_read_with_the_command_after_it() -> None:
+    recorder = RecordingHardware(SimulatedHardware(FakeWorld(), DESKTOP, FakeClock()))
+    recorder.apply(Command({"cpu_fan_pwm": 1}))
+    first, second = recorder.read(), recorder.read()
+    applied = recorder.apply(Command({"cpu_fan_pwm": 999}))
+    assert recorder.cycles == [
+        RecordedCycle(first, {}, Applied({})),
+        RecordedCycle(second, {"cpu_fan_pwm": 999}, applied),
+    ]

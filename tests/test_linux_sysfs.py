@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hardware_fakes import put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardware.interface import Source, Status
 from hardware.linux.sysfs import FileCell, Root, parse_integer, to_channel, to_raw
-from hardware_fakes import put
 
 UNITS = st.builds(
     lambda pair: Source("hwmon", "temp", multiply=pair[0], divide=pair[1]),
@@ -97,7 +97,10 @@ class Failing(Root):
 def test_errors_become_statuses(number: int, status: Status, tmp_path: Path) -> None:
     put(tmp_path, {"sys/value": 7})
     path = str(tmp_path / "sys/value")
-    for outcome in (Failing(tmp_path, number, 9).read_integer(path), Failing(tmp_path, number, 9).write_integer(path, 8)):
+    for outcome in (
+        Failing(tmp_path, number, 9).read_integer(path),
+        Failing(tmp_path, number, 9).write_integer(path, 8),
+    ):
         assert outcome.value is None
         assert outcome.status is status
         assert outcome.detail.endswith(": /sys/value")

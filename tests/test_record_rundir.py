@@ -10,7 +10,7 @@ import pytest
 from record_samples import write_control, write_log, write_ticks
 
 from twin.record.files import RecordError, RecordInputError, replacing, write_json
-from twin.record.rundir import FILES, RunDirectory, run_key
+from twin.record.rundir import COMPLETE, RunDirectory, run_key
 
 KEY = run_key("0.1.0", b"{}", 0, "1_0_1_0_0_0", "adaptive", "simulated")
 OTHER = run_key("0.1.0", b"{}", 1, "1_0_1_0_0_0", "adaptive", "simulated")
@@ -41,7 +41,7 @@ def test_a_complete_run(tmp_path: Path) -> None:
     assert run.manifest["tables"]["ticks"]["rows"] == 100
     for name, said in run.manifest["files"].items():
         assert run.file(name).stat().st_size == said["bytes"]
-    assert {each.name for each in run.path.iterdir()} == set(FILES)
+    assert {each.name for each in run.path.iterdir()} == {*COMPLETE, "run.log"}
     with pytest.raises(ValueError, match="opened for reading"):
         run.write_manifest({}, {}, {})
     with pytest.raises(ValueError, match="not a file of a run"):
@@ -103,7 +103,7 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RecordInputError, match="not a directory"):
         RunDirectory.open(tmp_path / "nowhere")
-    with pytest.raises(RecordInputError, match="neither manifest.json nor seam.log"):
+    with pytest.raises(RecordInputError, match=r"neither manifest\.json nor seam\.log"):
         RunDirectory.open(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")
-    with pytest.raises(KeyError), replacing(path) as file:
+    with pytest.raises(KeyError), replacing(path) as file:  # noqa: PT012
         file.write(b"half")
         raise KeyError("stop")
     assert path.read_text() == "old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -109,7 +110,7 @@ def test_a_log_without_events_is_a_log(log: Path, ended: bool) -> None:
 
 
 def test_an_exception_leaves_the_log_open_ended(log: Path) -> None:
-    with pytest.raises(KeyError), SeamLogWriter(log, HEADER) as writer:
+    with pytest.raises(KeyError), SeamLogWriter(log, HEADER) as writer:  # noqa: PT012
         writer.cycle(cycle(0))
         raise KeyError("stop")
     read = read_seam_log(log)
@@ -242,7 +243,7 @@ def test_more_damage_is_never_taken_for_a_torn_tail(log: Path, sample: bytes) ->
 
 def test_records_that_cannot_be_there(log: Path, sample: bytes) -> None:
     places = boundaries(sample)
-    records = [sample[a:b] for a, b in zip(places, places[1:], strict=False)]
+    records = [sample[a:b] for a, b in itertools.pairwise(places)]
     start = sample[:12]
     for order, words in [
         ([0, 1, 2, 1], "tick 2 comes next, not 0"),
@@ -300,7 +301,7 @@ def test_fuzz(tmp_path_factory, sample: bytes, data: st.DataObject) -> None:
     try:
         read = read_seam_log(path)
     except (CorruptLogError, LogVersionError) as error:
-        assert str(path) in str(error)
+        assert str(path) in str(error)  # noqa: PT017
         return
     assert [each.number for each in read.cycles] == sorted({each.number for each in read.cycles})
     if content != sample:
@@ -317,7 +318,7 @@ def test_every_write_may_fail_once(log: Path, monkeypatch: pytest.MonkeyPatch) -
     for failing in range(6):
         calls = 0
 
-        def write(descriptor: int, data: bytes) -> int:
+        def write(descriptor: int, data: bytes, failing: int = failing) -> int:
             nonlocal calls
             calls += 1
             if calls == 2 * failing + 1:
@@ -331,7 +332,7 @@ def test_every_write_may_fail_once(log: Path, monkeypatch: pytest.MonkeyPatch) -
         try:
             writer = SeamLogWriter(log, HEADER)
         except RecordError as error:
-            assert error.errno == errno.ENOSPC
+            assert error.errno == errno.ENOSPC  # noqa: PT017
             assert failing == 0
             assert log.read_bytes() == expected
             assert not list(log.parent.glob("*.partial"))

@@ -10,8 +10,7 @@ from world_cases import Run, scenario
 
 from hardware.interface import Status
 from twin.scenario import FAULT_STATES, Fault, Machine, RandomFaults, Scenario
-from twin.wiring import wiring
-from twin.world import known_targets
+from twin.wiring import fault_targets, wiring
 
 CPU = "cpu_temp_millicelsius"
 MACHINE = Machine()
@@ -204,11 +203,11 @@ def test_another_target_leaves_the_faults_of_the_first_alone() -> None:
 
 
 def test_targets_have_short_names_unless_they_are_ambiguous() -> None:
-    targets = known_targets(WIRING, MACHINE)
+    targets = fault_targets(WIRING, MACHINE)
     assert targets["cpu"] == CPU
     assert targets["cpu_fan"] == "cpu_fan_pwm"
     assert all(targets[name] == name for name in (*SENSORS, *OUTPUTS))
     same = replace(MACHINE, fans=(replace(MACHINE.fans[0], name="cpu"),))
-    assert "cpu" not in known_targets(wiring(same), same)
+    assert "cpu" not in fault_targets(wiring(same), same)
     with pytest.raises(ValueError, match=r"'pump' does not exist; this machine has: cpu_temp"):
         _faulty(Fault(target="pump", state="off"))

@@ -34,7 +34,7 @@ def test_power_is_the_formula() -> None:
 
 @given(low=st.floats(-50.0, 149.0), more=st.floats(0.1, 50.0))
 def test_hotter_silicon_leaks_more_but_not_without_end(low: float, more: float) -> None:
-    constants = gpu_constants(Gpu())
+    constants = gpu_constants(Gpu(), 20)
     assert watts_at(constants, 1e6, 0.8, 0.5, low) < watts_at(constants, 1e6, 0.8, 0.5, min(low + more, 150.0))
     assert watts_at(constants, 1e6, 0.8, 0.5, 150.0) == watts_at(constants, 1e6, 0.8, 0.5, 1e9)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from world_cases import FULL_FANS, Run, scenario
 
 from hardware.interface import Status
-from twin.clock import MILLISECOND_NS, SECOND_NS
 from twin.scenario import Machine, Phase, Scenario, Trace, Workload
+from twin.timing import MILLISECOND_NS, SECOND_NS
 from twin.world import TraceError, TraceTable, load_trace
 from twin.world.workload import phase_timeline
 
@@ -126,13 +126,22 @@ def test_one_frame_at_a_time_takes_both_stages_in_turn() -> None:
         frame_gpu_megacycles=12.0,
     )  # fmt: skip
     work = Workload(phases=(phase,), frame_queue=1)
-    run = Run(Scenario(machine=UNLIMITED, workload=work)).command(**FULL_FANS).until(10)
-    cpu_clock, gpu_clock = run.values()["cpu_clock_kilohertz"], run.values()["gpu_clock_kilohertz"]
-    assert cpu_clock is not None
-    assert gpu_clock is not None
-    latency_us = 20e9 / cpu_clock + 12e9 / gpu_clock
-    assert run.values()["frame_latency_microseconds"] == pytest.approx(latency_us, rel=0.05)
-    assert run.values()["frame_rate_millihertz"] == pytest.approx(1e9 / latency_us, rel=0.05)
+    machine = replace(
+        MACHINE,
+        cpu=replace(MACHINE.cpu, frequencies_kilohertz=(2_000_000,), voltages_millivolt=(800,)),
+        gpu=replace(MACHINE.gpu, frequencies_kilohertz=(1_000_000,), voltages_millivolt=(800,)),
+    )
+    values = Run(Scenario(machine=machine, workload=work)).until(10.001).values()
+    assert values["frame_latency_microseconds"] == 10_000 + 12_000
+    assert values["frame_rate_millihertz"] == 45_000
+    assert values["cpu_busy_ticks"] == pytest.approx(1_000 * 10 / 22, rel=0.01)
+
+
+def test_a_slow_frame_rate_still_finds_the_clock_up() -> None:
+    run = _frames(frames_per_second=20, frame_cpu_megacycles=40.0, frame_gpu_megacycles=1.0).until(5)
+    latency_us = run.values()["frame_latency_microseconds"]
+    assert latency_us is not None
+    assert latency_us < 25_000
 
 
 def test_a_lower_clock_cap_lowers_the_frame_rate_in_proportion() -> None:

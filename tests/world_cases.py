@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twin.clock import SECOND_NS, VirtualEnvironment
+from twin.clock import VirtualEnvironment
 from twin.scenario import Edge, Fault, Machine, Node, Phase, Scenario, Workload
+from twin.timing import SECOND_NS
 from twin.wiring import wiring
 from twin.world import TraceTable, World
 

@@ -7,10 +7,13 @@ compiles it with numba where numba imports and leaves it alone otherwise; `TWIN_
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -42,6 +45,9 @@ def _choose_mode() -> str:
 MODE: str = _choose_mode()
 """`numba` or `python`."""
 
+KEPT_CACHES = 4
+"""How many states of the sources keep their compiled kernels."""
+
 
 def kernel(function: Function) -> Function:
     """Compile `function` with numba, or return it as it is, as `MODE` says."""
@@ -51,12 +57,36 @@ def kernel(function: Function) -> Function:
     os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
     import numba
 
-    try:
-        compiled = numba.njit(cache=True, fastmath=False, error_model="python")(function)
-    except RuntimeError:
-        # No folder for the cache can be written (a read-only installation without a home): compile each time.
-        compiled = numba.njit(fastmath=False, error_model="python")(function)
+    folder = _cache_folder()
+    if folder is not None:
+        numba.config.CACHE_DIR = folder
+    compiled = numba.njit(cache=folder is not None, fastmath=False, error_model="python")(function)
     return cast("Function", compiled)
+
+
+@functools.cache
+def _cache_folder() -> str | None:
+    """Where compiled kernels are kept; None where no folder can be written, and each process compiles for itself.
+
+    One folder for each state of the sources: numba itself looks only at the file of a kernel, not at those that the
+    kernel calls, and would go on using old code after a change in them.
+    """
+    home = os.environ.get("NUMBA_CACHE_DIR") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pulsetwin"
+    )
+    state = blake2b(digest_size=8)
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        state.update(str(source.relative_to(Path(__file__).parent)).encode() + source.read_bytes())
+    folder = Path(home) / f"kernels-{state.hexdigest()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        folders = sorted(folder.parent.glob("kernels-*"), key=lambda path: path.stat().st_mtime)
+        for old in folders[:-KEPT_CACHES]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(folder)
 
 
 # --- exp, log, tanh, power --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from twin.scenario import Machine, Scenario
-from twin.wiring import wiring
+from twin.wiring import fault_targets, wiring
 
 KEEP_PATTERN = re.compile(r"all|none|every:[1-9][0-9]{0,8}")
 _CONFIG_PATTERN = re.compile(r"[01](_[01]){5}")
@@ -215,22 +215,10 @@ def _without_none(value: Any) -> Any:
 # --- what a type cannot say -------------------------------------------------------------------------------------------
 
 
-def fault_targets(machine: Machine) -> dict[str, str]:
-    """What a fault may name, and the channel that is meant: every channel, and sensors and fans by their short names.
-
-    A fan's short name means its drive (`_pwm`), a sensor's its temperature.
-    """
-    channels = wiring(machine)
-    names = {channel.name: channel.name for channel in channels.sensors}
-    names |= {limit.name: limit.name for limit in channels.outputs}
-    names |= {sensor.name: f"{sensor.name}_temp_millicelsius" for sensor in machine.sensors}
-    return names | {fan.name: f"{fan.name}_pwm" for fan in machine.fans}
-
-
 def _contradictions(scenario: Scenario) -> list[str]:
     found = [*_processor_problems(scenario.machine), *_network_problems(scenario.machine)]
     found += _heartbeat_problems(scenario)
-    targets = fault_targets(scenario.machine)
+    targets = fault_targets(wiring(scenario.machine), scenario.machine)
     named = [(f"faults[{i}].target", fault.target) for i, fault in enumerate(scenario.faults)]
     named += [(f"random_faults.targets[{i}]", name) for i, name in enumerate(scenario.random_faults.targets)]
     for key, name in named:
@@ -279,6 +267,9 @@ def _network_problems(machine: Machine) -> list[str]:
         ("fans", [fan.name for fan in machine.fans]),
         ("sensors", [sensor.name for sensor in machine.sensors]),
     ):
+        strange = sorted({name for name in names if not re.fullmatch(r"[A-Za-z0-9_]+", name)})
+        if strange:
+            found.append(f"machine.{key}: {strange!r}: names are made of letters, digits and underscores")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             found.append(f"machine.{key}: {', '.join(twice)} named more than once (ambient is always there)")

@@ -56,7 +56,7 @@ class Cpu:
     leakage_per_kelvin: Annotated[float, Ge(0.0), Le(0.1)] = 0.012
     leakage_reference_celsius: Celsius = 50.0
     idle_leakage_share: Share = 0.35
-    idle_watts: NonNegative = 6.0
+    idle_watts: NonNegative = 10.0
     pl1_watts: Above0 = 105.0
     pl1_window_ms: Milliseconds = 8_000
     pl2_watts: Above0 = 142.0
@@ -84,12 +84,12 @@ class Gpu:
     leakage_per_kelvin: Annotated[float, Ge(0.0), Le(0.1)] = 0.010
     leakage_reference_celsius: Celsius = 50.0
     idle_leakage_share: Share = 0.3
-    idle_watts: NonNegative = 9.0
+    idle_watts: NonNegative = 13.0
     power_limit_watts: Above0 = 220.0
     minimum_power_limit_watts: Above0 = 60.0
     slowdown_celsius: Celsius = 95.0
     slowdown_hysteresis_celsius: Annotated[float, Ge(0.0), Le(50.0)] = 5.0
-    safe_watts: Above0 = 80.0
+    safe_watts: Above0 = 60.0
     hwmon_chips: tuple[Name, ...] = ("amdgpu",)
 
 
@@ -177,18 +177,32 @@ _DEFAULT_FANS = (
     Fan(name="case_fan", max_rpm=1_400, lag_ms=1_500, index=1),
 )
 _DEFAULT_NODES = (
-    Node(name="cpu_die", capacity_joules_per_kelvin=35.0),
-    Node(name="cpu_sink", capacity_joules_per_kelvin=420.0),
-    Node(name="gpu_die", capacity_joules_per_kelvin=60.0),
-    Node(name="gpu_sink", capacity_joules_per_kelvin=520.0),
-    Node(name="case", capacity_joules_per_kelvin=900.0),
+    Node(name="cpu_die", capacity_joules_per_kelvin=25.0),
+    Node(name="cpu_sink", capacity_joules_per_kelvin=220.0),
+    Node(name="gpu_die", capacity_joules_per_kelvin=45.0),
+    Node(name="gpu_sink", capacity_joules_per_kelvin=300.0),
+    Node(name="case", capacity_joules_per_kelvin=400.0),
 )
 _DEFAULT_EDGES = (
-    Edge(a="cpu_die", b="cpu_sink", still_watts_per_kelvin=5.0),
-    Edge(a="cpu_sink", b="case", still_watts_per_kelvin=0.6, forced_watts_per_kelvin=4.6, fan="cpu_fan"),
+    Edge(a="cpu_die", b="cpu_sink", still_watts_per_kelvin=4.5),
+    Edge(
+        a="cpu_sink",
+        b="case",
+        still_watts_per_kelvin=0.65,
+        forced_watts_per_kelvin=4.25,
+        fan="cpu_fan",
+        exponent=0.75,
+    ),
     Edge(a="gpu_die", b="gpu_sink", still_watts_per_kelvin=11.0),
-    Edge(a="gpu_sink", b="case", still_watts_per_kelvin=0.8, forced_watts_per_kelvin=7.6, fan="gpu_fan"),
-    Edge(a="case", b="ambient", still_watts_per_kelvin=7.0, forced_watts_per_kelvin=24.0, fan="case_fan", exponent=0.8),
+    Edge(
+        a="gpu_sink",
+        b="case",
+        still_watts_per_kelvin=1.0,
+        forced_watts_per_kelvin=6.6,
+        fan="gpu_fan",
+        exponent=0.75,
+    ),
+    Edge(a="case", b="ambient", still_watts_per_kelvin=4.0, forced_watts_per_kelvin=21.0, fan="case_fan", exponent=0.8),
 )
 _DEFAULT_SENSORS = (
     Sensor(

@@ -100,3 +100,19 @@ def wiring(machine: Machine) -> Wiring:
     ]
     sensors += [Channel(name, sources=(Source("application", name),)) for name in APPLICATION_CHANNELS]
     return Wiring(tuple(sensors), tuple(outputs))
+
+
+def fault_targets(channels: Wiring, machine: Machine) -> dict[str, str]:
+    """What a fault may name -> the channel it means.
+
+    Every channel stands for itself, a sensor's name for its temperature and a fan's name for its PWM; a name that a
+    sensor and a fan share is left out, because it could mean either.
+    """
+    targets = {channel.name: channel.name for channel in channels.sensors}
+    targets |= {limit.name: limit.name for limit in channels.outputs}
+    sensors = {sensor.name: f"{sensor.name}_temp_millicelsius" for sensor in machine.sensors}
+    fans = {fan.name: f"{fan.name}_pwm" for fan in machine.fans}
+    for name, channel in (sensors | fans).items():
+        if not (name in sensors and name in fans):
+            targets.setdefault(name, channel)
+    return targets

@@ -164,10 +164,15 @@ class Root:
 
     def raw_write(self, path: str, data: bytes) -> int:
         """Write to an existing file in one call and return how many bytes were taken. Raises OSError."""
-        # Without O_TRUNC a plain file would keep the tail of a longer number.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_TRUNC)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            return os.write(descriptor, data)
+            written = os.write(descriptor, data)
+            status = os.fstat(descriptor)
+            # A plain file would keep the tail of a longer number. The kernel's own files have no blocks and no tail,
+            # and truncating first (O_TRUNC) would show other readers an empty file.
+            if status.st_blocks > 0 and status.st_size > written:
+                os.ftruncate(descriptor, written)
+            return written
         finally:
             os.close(descriptor)
 

@@ -24,6 +24,7 @@ OWN_CHIP = "pulsetwin"
 _AUTOMATIC = 2
 _CRITICAL_MILLICELSIUS = 100_000
 _GARBAGE = "?"
+_OTHER_MEMORY = ("Buffers", "Cached", "Active", "Inactive", "Shmem", "SwapTotal", "SwapFree")
 _CHIP_NAME = re.compile(r"[A-Za-z0-9_.:+-]*[A-Za-z0-9]")
 _SENSOR_KINDS = {"cpufreq": ("scaling_cur_freq",), "powercap": ("energy_uj",), "stat": ("busy", "total")}
 _OUTPUT_KINDS = {"cpufreq": ("scaling_max_freq",), "powercap": ("constraint_0_power_limit_uw",)}
@@ -359,7 +360,7 @@ def _stat_text(busy: str | None, total: str | None) -> str:
 def _meminfo_lines(rows: dict[str, str | None]) -> Iterator[str]:
     """/proc/meminfo with these tokens; the other lines are what programs expect to find."""
     everything = {"MemTotal": None, "MemFree": rows.get("MemAvailable"), "MemAvailable": None, **rows}
-    everything |= {key: "0" for key in ("Buffers", "Cached", "SwapTotal", "SwapFree") if key not in rows}
+    everything |= {key: "0" for key in _OTHER_MEMORY if key not in rows}
     for key, token in everything.items():
         if token is not None:
             yield f"{key + ':':<16}{token:>8} kB\n"

@@ -54,7 +54,7 @@ def _status_of(error: Exception) -> int:
     names = {kind.__name__ for kind in type(error).__mro__}
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
-        "LogVersionError", "TraceError",
+        "LogVersionError", "TraceError", "AmbiguousDeviceError",
     }  # fmt: skip
     return BAD_INPUT if names & bad_input else FAILED
 

@@ -95,8 +95,10 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
         return
     verdict = {None: "nothing recorded to compare with", True: "equal to the recorded run", False: "DIFFERENT"}
     rows = [("replayed", f"{result['ticks']:,} ticks, {result['cycles']:,} control cycles")]
-    for name in ("tick_digest", "control_digest", "run_digest"):
-        rows.append((name.replace("_", " "), result[name] + (" differs" if name in result["differing"] else "")))
+    rows += [
+        (name.replace("_", " "), result[name] + (" differs" if name in result["differing"] else ""))
+        for name in ("tick_digest", "control_digest", "run_digest")
+    ]
     rows.append(("digests", verdict[result["equal"]]))
     if result["first_difference"] is not None:
         rows.append(("first difference", result["first_difference"]))

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Backend, opened, simulated
 from twin.control.choose import make_controller
+from twin.control.cycle import Cycle
+from twin.kernels import Integers
 from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.record import rundir
@@ -57,7 +60,7 @@ def main(options: argparse.Namespace) -> int:
                 shutil.copyfile(trace_file, directory.path / kept_trace_name(trace_file))
                 scenario = with_trace_file(scenario, kept_trace_name(trace_file))
             write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
-            result = _record(options, scenario, backend, directory, trace_digest)
+            result = _record(options, scenario, backend, directory, trace, trace_digest)
     _report(options, result)
     return INTERRUPTED if result.pop("stopped") else DONE
 
@@ -99,29 +102,30 @@ def kept_trace_name(trace_file: Path) -> str:
 
 def with_trace_file(scenario: Scenario, name: str) -> Scenario:
     """The same scenario with its trace in the file `name`."""
-    from dataclasses import replace
-
     assert scenario.workload.trace is not None
     trace = replace(scenario.workload.trace, file=name)
     return replace(scenario, workload=replace(scenario.workload, trace=trace))
 
 
+class _Nowhere:
+    """A recorder that keeps nothing."""
+
+    def ticks(self, captured: Integers) -> None:
+        """Not kept."""
+
+    def cycle(self, cycle: Cycle) -> None:
+        """Not kept."""
+
+
 def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
-    """Run a moment of the scenario without recording, so that every kernel is compiled before time matters."""
-    from dataclasses import replace
-
-    class Nowhere:
-        def ticks(self, captured: object) -> None:
-            pass
-
-        def cycle(self, cycle: object) -> None:
-            pass
+    """Run a moment of the scenario without recording: every kernel is compiled and imported before time matters."""
+    import pyarrow.parquet  # noqa: F401
 
     moment = replace(scenario, duration_ms=3 * scenario.control.period_ms)
     backend = simulated(moment, trace)
     controller = make_controller(replace(moment, control=replace(moment.control, controller="rules-pid")),
                                  backend.hardware.limits)  # fmt: skip
-    Loop(backend.env, backend.hardware, moment, controller, Nowhere()).run()
+    Loop(backend.env, backend.hardware, moment, controller, _Nowhere()).run()
 
 
 def _key(scenario: Scenario, trace_digest: str, backend: str) -> str:
@@ -155,6 +159,7 @@ def _record(
     scenario: Scenario,
     backend: Backend,
     directory: rundir.RunDirectory,
+    trace: TraceTable | None,
     trace_digest: str,
 ) -> dict[str, Any]:
     hardware = backend.hardware
@@ -169,7 +174,7 @@ def _record(
             raise
         began = time.perf_counter()
         try:
-            ended = _run(options, scenario, backend, loop)
+            ended = _run(options, scenario, backend, trace, loop)
             recorded = recorder.close(ended=True)
         except BaseException:
             with contextlib.suppress(RecordError):
@@ -207,7 +212,9 @@ def _record(
     }
 
 
-def _run(options: argparse.Namespace, scenario: Scenario, backend: Backend, loop: Loop) -> bool:
+def _run(
+    options: argparse.Namespace, scenario: Scenario, backend: Backend, trace: TraceTable | None, loop: Loop
+) -> bool:
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(output.Progress(options, scenario.name, scenario.duration_ms * 1_000_000))
         progress.watch(backend.env)
@@ -215,7 +222,7 @@ def _run(options: argparse.Namespace, scenario: Scenario, backend: Backend, loop
         if options.load:
             from twin.cli.player import playing
 
-            stack.enter_context(playing(scenario, Path(options.root or "/")))
+            stack.enter_context(playing(scenario, trace, Path(options.root or "/")))
         return loop.run()
 
 

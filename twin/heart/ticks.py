@@ -75,6 +75,32 @@ def decayed(heat: int, idle_us: int, decay_q48_per_us: int) -> int:
 
 
 @kernel
+def capture(
+    captured: Integers,
+    row: int,
+    tick: int,
+    asked_ns: int,
+    passed_ns: int,
+    elapsed_ns: int,
+    lateness_ns: int,
+    load_ppm: int,
+    words: int,
+    hot: int,
+    total_q48: int,
+) -> None:
+    """Write one tick into its row."""
+    captured[C_TICK, row] = tick
+    captured[C_ASKED, row] = asked_ns
+    captured[C_PASSED, row] = passed_ns
+    captured[C_ELAPSED, row] = elapsed_ns
+    captured[C_LATENESS, row] = lateness_ns
+    captured[C_LOAD, row] = load_ppm
+    captured[C_WORDS, row] = words
+    captured[C_HOT, row] = hot
+    captured[C_TOTAL, row] = total_q48
+
+
+@kernel
 def run_ticks(
     parameters: Integers,
     state: Integers,
@@ -162,16 +188,7 @@ def run_ticks(
                 if sweep == words:
                     sweep = 0
 
-        row = first_row + done
-        captured[C_TICK, row] = tick
-        captured[C_ASKED, row] = interval
-        captured[C_PASSED, row] = passed
-        captured[C_ELAPSED, row] = woke
-        captured[C_LATENESS, row] = late
-        captured[C_LOAD, row] = load
-        captured[C_WORDS, row] = executed
-        captured[C_HOT, row] = hot
-        captured[C_TOTAL, row] = total
+        capture(captured, first_row + done, tick, interval, passed, woke, late, load, executed, hot, total)
 
         if parameters[P_ADAPT] != 0 and load != UNKNOWN_LOAD:
             interval = next_interval(interval, target_interval(shortest, longest, load), shortest, longest)

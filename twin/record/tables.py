@@ -243,8 +243,11 @@ class TableWriter:
         at once, and for an integer outside its column's range by the time its row group is full; and `RecordError`.
         """
         self._check_open()
-        rows = next((len(value) for value in block.values() if isinstance(value, (np.ndarray, list, tuple))), None)
-        if rows is None or len(block) != len(self._names) or any(name not in block for name in self._names):
+        # The columns' own checks name the one that differs, so which of them counts the rows matters only to people.
+        sized: list[Any] = [value for value in block.values() if isinstance(value, np.ndarray)]
+        sized += [value for value in block.values() if isinstance(value, (list, tuple))]
+        rows = len(sized[0]) if sized else 0
+        if not sized or len(block) != len(self._names) or any(name not in block for name in self._names):
             raise ValueError(f"a block has these columns, one of them at least as rows: {', '.join(self._names)}")
         checked = [stage.check_block(block[name], rows) for name, stage in zip(self._names, self._stages, strict=True)]
         start = 0

@@ -1,7 +1,6 @@
 """The simulated machine: physics, work and faults in SimPy, ignorant of what controls it."""
 
-from twin.world.faults import known_targets
 from twin.world.trace import TraceError, TraceTable, load_trace
 from twin.world.world import World
 
-__all__ = ["TraceError", "TraceTable", "World", "known_targets", "load_trace"]
+__all__ = ["TraceError", "TraceTable", "World", "load_trace"]

@@ -1,6 +1,6 @@
 """The CPU over one plant step: use, power, energy and time counters, then the clock for the next step.
 
-The clock is the governor's (lowest that serves the last step's demand), under the commanded maximum, the thermal
+The clock is the governor's (lowest that serves the demand of late), under the commanded maximum, the thermal
 throttle, PL2 (expected power of the next step) and PL1: the power, averaged exponentially over its window, may not
 pass the lower of `pl1_watts` and the commanded limit. Below the limit a step may spend what the average allows.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from twin.kernels import Floats, Integers, exp, kernel
 from twin.scenario import Cpu
 from twin.world import processor
-from twin.world.processor import CONSTANTS, CORES, KILOHERTZ, VOLTS
+from twin.world.processor import CONSTANTS, CORES, DEMAND_MEMORY_MS, KILOHERTZ, VOLTS
 
 # Constants after the shared ones.
 PL1_WATTS = CONSTANTS
@@ -39,7 +39,8 @@ def cpu_constants(cpu: Cpu, step_ms: int) -> Floats:
     return np.array([
         cpu.cores, cpu.capacitance_nanofarad * 1e-9, cpu.leakage_amperes, cpu.leakage_per_kelvin,
         cpu.leakage_reference_celsius, cpu.idle_leakage_share, cpu.idle_watts, cpu.trip_celsius,
-        cpu.trip_celsius - cpu.trip_hysteresis_celsius, cpu.pl1_watts, cpu.pl2_watts,
+        cpu.trip_celsius - cpu.trip_hysteresis_celsius, exp(-step_ms / DEMAND_MEMORY_MS),
+        cpu.pl1_watts, cpu.pl2_watts,
         1.0 - exp(-step_ms / cpu.pl1_window_ms),
     ])  # fmt: skip
 
@@ -74,8 +75,9 @@ def cpu_work(
     if trace_microwatts >= 0:
         watts = trace_microwatts * 1e-6
     state[WATTS] = watts
-    state[LOAD_KILOHERTZ] = load_kilohertz
-    state[FRAME_KILOHERTZ] = kilohertz * (frame_ns / step_ns)
+    frame_kilohertz = kilohertz * (frame_ns / step_ns)
+    state[LOAD_KILOHERTZ] = processor.remembered(constants, state[LOAD_KILOHERTZ], load_kilohertz)
+    state[FRAME_KILOHERTZ] = processor.remembered(constants, state[FRAME_KILOHERTZ], frame_kilohertz)
     state[AVERAGE_WATTS] += constants[PL1_SHARE] * (watts - state[AVERAGE_WATTS])
     # Watts times nanoseconds over 1000 are microjoules.
     exact = state[ENERGY_FRACTION] + watts * step_ns / 1000.0
@@ -90,7 +92,7 @@ def cpu_govern(
     constants: Floats, table: Floats, state: Floats, counters: Integers,
     maximum_kilohertz: int, limit_microwatts: int, celsius: float,
 ) -> None:  # fmt: skip
-    """Choose the clock for the next step, from the demand of the last one and the temperature now."""
+    """Choose the clock for the next step, from the demand so far and the temperature now."""
     top = table.shape[0] - 1
     counters[DROP] = processor.throttled_levels(constants, counters[DROP], top, celsius)
     load = state[LOAD_KILOHERTZ]

@@ -27,38 +27,24 @@ from dataclasses import dataclass
 from simpy import Event
 
 from hardware.interface import Channel, Limit, Status, Wiring
-from twin.clock import MILLISECOND_NS, Order, TwinEnvironment
+from twin.clock import Order, TwinEnvironment
 from twin.kernels import draw32, kernel, stream_keys
-from twin.scenario import Fault, FaultState, Machine, Scenario
+from twin.scenario import Fault, FaultState, Scenario
+from twin.timing import MILLISECOND_NS
+from twin.wiring import fault_targets
 
 SLOT_NS = 100_000_000
 DRAWN_DELAY_MS = Fault.delay_ms
 """Random faults delay, and sample slowly, by a fault's default."""
 _SLOTS_AHEAD = 6_000
 SENTINELS = (-128_000, 127_000, 255_000, 85_000, 0, 65_535)
-"""What broken temperature sensors were seen to show (millicelsius): see the fault catalogue, 10."""
+"""What broken temperature sensors were seen to show in the field (millicelsius)."""
 GARBAGE_MILLICELSIUS = (-40_000, 130_000)
 WRONG_MILLICELSIUS = -15_000
 WRONG_PERCENT = -30
 
 Values = tuple[int | None, ...]
 Statuses = tuple[Status, ...]
-
-
-def known_targets(wiring: Wiring, machine: Machine) -> dict[str, str]:
-    """What a fault may name -> the channel it means.
-
-    Every channel stands for itself, a sensor's name for its temperature and a fan's name for its PWM; a name that a
-    sensor and a fan share is left out, because it could mean either.
-    """
-    targets = {channel.name: channel.name for channel in wiring.sensors}
-    targets |= {limit.name: limit.name for limit in wiring.outputs}
-    sensors = {sensor.name: f"{sensor.name}_temp_millicelsius" for sensor in machine.sensors}
-    fans = {fan.name: f"{fan.name}_pwm" for fan in machine.fans}
-    for name, channel in (sensors | fans).items():
-        if not (name in sensors and name in fans):
-            targets.setdefault(name, channel)
-    return targets
 
 
 @kernel
@@ -257,7 +243,7 @@ class Faults:
     ) -> None:
         self._env = env
         self._healthy = healthy
-        self._targets = known_targets(wiring, scenario.machine)
+        self._targets = fault_targets(wiring, scenario.machine)
         seed = scenario.seed
         self._sensors = {
             channel.name: SensorTarget(env, seed, channel, self._one_healthy(index))

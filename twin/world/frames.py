@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from simpy import Event
 
-from twin.clock import SECOND_NS, Order, TwinEnvironment
+from twin.clock import Order, TwinEnvironment
 from twin.kernels import Stream
 from twin.scenario import Phase
+from twin.timing import SECOND_NS
 
 
 @dataclass(slots=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from twin.kernels import Floats, Integers, kernel
+from twin.kernels import Floats, Integers, exp, kernel
 from twin.scenario import Gpu
 from twin.world import processor
-from twin.world.processor import KILOHERTZ, VOLTS
+from twin.world.processor import DEMAND_MEMORY_MS, KILOHERTZ, VOLTS
 
 WINDOW_NS = 100_000_000
 
@@ -29,12 +29,12 @@ SHOWN_BUSY_PPM = 4
 SHOWN_MICROWATTS = 5
 
 
-def gpu_constants(gpu: Gpu) -> Floats:
+def gpu_constants(gpu: Gpu, step_ms: int) -> Floats:
     """The GPU's numbers in the layout that the kernels read."""
     return np.array([
         1.0, gpu.capacitance_nanofarad * 1e-9, gpu.leakage_amperes, gpu.leakage_per_kelvin,
         gpu.leakage_reference_celsius, gpu.idle_leakage_share, gpu.idle_watts, gpu.slowdown_celsius,
-        gpu.slowdown_celsius - gpu.slowdown_hysteresis_celsius,
+        gpu.slowdown_celsius - gpu.slowdown_hysteresis_celsius, exp(-step_ms / DEMAND_MEMORY_MS),
     ])  # fmt: skip
 
 
@@ -59,8 +59,9 @@ def gpu_work(
     if trace_microwatts >= 0:
         watts = trace_microwatts * 1e-6
     state[WATTS] = watts
-    state[LOAD_KILOHERTZ] = load_kilohertz
-    state[FRAME_KILOHERTZ] = kilohertz * (frame_ns / step_ns)
+    frame_kilohertz = kilohertz * (frame_ns / step_ns)
+    state[LOAD_KILOHERTZ] = processor.remembered(constants, state[LOAD_KILOHERTZ], load_kilohertz)
+    state[FRAME_KILOHERTZ] = processor.remembered(constants, state[FRAME_KILOHERTZ], frame_kilohertz)
     state[WINDOW_MICROJOULES] += watts * step_ns / 1000.0
     counters[WINDOW_BUSY_NS] += busy_ns
     counters[WINDOW_LENGTH_NS] += step_ns
@@ -79,7 +80,7 @@ def gpu_work(
 def gpu_govern(
     constants: Floats, table: Floats, state: Floats, counters: Integers, limit_microwatts: int, celsius: float
 ) -> None:
-    """Choose the clock for the next step, from the demand of the last one and the temperature now."""
+    """Choose the clock for the next step, from the demand so far and the temperature now."""
     top = table.shape[0] - 1
     counters[DROP] = processor.throttled_levels(constants, counters[DROP], top, celsius)
     load = state[LOAD_KILOHERTZ]

@@ -141,7 +141,7 @@ class Plant:
         self._cpu_constants = cpu.cpu_constants(machine.cpu, machine.step_ms)
         self._cpu_table = processor.clock_table(machine.cpu.frequencies_kilohertz, machine.cpu.voltages_millivolt)
         self._cpu_state, self._cpu_counters = cpu.cpu_state(machine.cpu)
-        self._gpu_constants = gpu.gpu_constants(machine.gpu)
+        self._gpu_constants = gpu.gpu_constants(machine.gpu, machine.step_ms)
         self._gpu_table = processor.clock_table(machine.gpu.frequencies_kilohertz, machine.gpu.voltages_millivolt)
         self._gpu_state, self._gpu_counters = gpu.gpu_state(machine.gpu)
         self._fans = fan.fan_array(machine.fans, machine.step_ms)

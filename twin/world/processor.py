@@ -17,6 +17,8 @@ from twin.kernels import Floats, exp, kernel
 
 SERVED_AT = 0.8
 """The governor picks the lowest clock at which the busiest core is in use for at most this share."""
+DEMAND_MEMORY_MS = 100
+"""A demand that is gone fades with this time constant, so that the next frame finds the clock still up."""
 LEAKAGE_CEILING_CELSIUS = 150.0
 """Leakage grows no further: silicon does not live beyond, and the numbers stay finite."""
 
@@ -30,7 +32,8 @@ IDLE_SHARE = 5
 IDLE_WATTS = 6
 TRIP = 7
 RECOVERY = 8
-CONSTANTS = 9
+MEMORY = 9
+CONSTANTS = 10
 
 # Columns of a clock table, one row a level, slowest first.
 KILOHERTZ = 0
@@ -65,6 +68,13 @@ def use_at(cores: float, kilohertz: float, load_kilohertz: float, frame_kilohert
     """
     frames = min(1.0, frame_kilohertz / kilohertz)
     return min(1.0, load_kilohertz / kilohertz + frames / cores)
+
+
+@kernel
+def remembered(constants: Floats, before_kilohertz: float, kilohertz: float) -> float:
+    """The demand that the governor reckons with: that of the last step, or what is left of a higher one before."""
+    faded: float = constants[MEMORY] * before_kilohertz
+    return max(kilohertz, faded)
 
 
 @kernel

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from simpy import Event
 
-from twin.clock import MILLISECOND_NS, Order, TwinEnvironment
+from twin.clock import Order, TwinEnvironment
 from twin.scenario import GAME_STATES, Phase, Scenario
 from twin.scenario import Workload as WorkloadSettings
+from twin.timing import MILLISECOND_NS
 from twin.world.frames import FramePipeline
 from twin.world.plant import Work
 from twin.world.trace import TraceTable

@@ -8,9 +8,10 @@ from simpy import Event
 
 from hardware.interface import Status, UnknownChannelError, Wiring
 from twin import wiring as wirings
-from twin.clock import MILLISECOND_NS, Order, TwinEnvironment
+from twin.clock import Order, TwinEnvironment
 from twin.kernels import Stream
 from twin.scenario import Machine, Scenario
+from twin.timing import MILLISECOND_NS
 from twin.world.faults import Faults, Statuses, Values
 from twin.world.frames import FramePipeline
 from twin.world.plant import Plant

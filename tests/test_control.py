@@ -1,0 +1,260 @@
+"""Gates, the thermal model, counters, PID and rules, one by one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import LIMITS, SCENARIO, WIRING, readings, view
+
+from hardware.interface import Status
+from twin.control.choose import ControllerError, make_controller
+from twin.control.gate import Gate, GateSettings
+from twin.control.model import ThermalModel
+from twin.control.pid import Pid
+from twin.control.rules import RulesPid
+from twin.control.signals import Signals
+from twin.loader import parse
+from twin.scenario import Edge, Machine, Node
+from twin.timing import Wake
+
+CYCLE = 100_000_000
+
+
+def gate() -> Gate:
+    return Gate(GateSettings("cpu", 4_000, 8_000, 6_000, 2 * CYCLE))
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
+def test_a_reading_that_failed_is_in_trouble_with_its_reason(status) -> None:
+    one = gate()
+    one.see(None, status, 0, 0)
+    assert one.believed is None
+    assert status.words in one.trouble
+
+
+@pytest.mark.parametrize("value", [-128_000, -20_001, 125_001, 127_000, 255_000])
+def test_sentinels_are_out_of_range(value) -> None:
+    one = gate()
+    one.see(value, Status.OK, 0, 0)
+    assert one.believed is None
+    assert "outside" in one.trouble
+
+
+def test_an_old_reading_is_not_believed() -> None:
+    one = gate()
+    one.see(50_000, Status.OK, 0, 2 * CYCLE)
+    assert one.believed == 50_000
+    one.see(50_000, Status.OK, 0, 2 * CYCLE + 1)
+    assert one.believed is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_jump_is_not_believed_once_and_a_new_level_then_is(sign) -> None:
+    one = gate()
+    one.see(50_000, Status.OK, 0, 0)
+    one.see(50_000 + sign * 20_000, Status.OK, CYCLE, CYCLE)
+    assert one.believed is None
+    assert "jumped" in one.trouble
+    one.see(50_000 + sign * 20_000, Status.OK, 2 * CYCLE, 2 * CYCLE)
+    assert one.believed == 50_000 + sign * 20_000
+
+
+@given(st.integers(6_001, 60_000), st.sampled_from([1, -1]))
+def test_parting_from_the_model_twice_is_suspicious_and_agreeing_again_is_not(apart, sign) -> None:
+    one = gate()
+    one.see(50_000, Status.OK, 0, 0)
+    one.compare(50_000 - sign * apart)
+    assert not one.suspicion
+    one.compare(50_000 - sign * apart)
+    assert ("hotter" if sign > 0 else "colder") in one.suspicion
+    one.compare(50_000 - sign * 4_000)
+    assert one.suspicion  # not yet below half the tolerance
+    one.compare(50_000 - sign * 2_000)
+    assert not one.suspicion
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def test_the_model_steps_one_node_as_an_exponential_does() -> None:
+    machine = Machine(
+        nodes=(Node(name="cpu_die", capacity_joules_per_kelvin=50.0),),
+        edges=(Edge(a="cpu_die", b="ambient", still_watts_per_kelvin=2.0),),
+        ambient_celsius=20.0,
+        fans=(),
+    )
+    model = ThermalModel(machine)
+    for _ in range(2_500):
+        model.step(np.array([40.0]), np.zeros(0), 0.01)
+    expected = 20.0 + 40.0 / 2.0 * (1 - math.exp(-25.0 / 25.0))
+    assert model.celsius[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_reference_sensor_sets_its_node() -> None:
+    model = ThermalModel(SCENARIO.machine)
+    model.set_reference(model.places["case"], 40.0)
+    for _ in range(200):
+        model.step(np.zeros(len(SCENARIO.machine.nodes)), np.full(3, 1_000.0), 5.0)
+    assert model.celsius[model.places["case"]] == 40.0
+    assert model.celsius[model.places["cpu_die"]] == pytest.approx(40.0, abs=0.1)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def ordinary(**changes: int | None) -> dict[str, int | None]:
+    return {
+        "cpu_temp_millicelsius": 24_000,
+        "gpu_temp_millicelsius": 24_000,
+        "case_temp_millicelsius": 24_000,
+        "cpu_fan_rpm": 690,
+        "gpu_fan_rpm": 941,
+        "case_fan_rpm": 439,
+        "cpu_energy_microjoules": 0,
+        "gpu_power_microwatts": 0,
+        "cpu_busy_ticks": 0,
+        "cpu_total_ticks": 0,
+        **changes,
+    }
+
+
+def test_power_and_load_come_from_counters_and_the_first_cycle_has_none() -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    first = signals.see(
+        0, 0, Wake(0), readings(ordinary(cpu_energy_microjoules=7, cpu_busy_ticks=5, cpu_total_ticks=9), 0)
+    )
+    assert first.cpu_power_microwatts is None
+    assert first.cpu_load_ppm is None
+    second = signals.see(
+        1, CYCLE, Wake(0),
+        readings(ordinary(cpu_energy_microjoules=5_000_007, cpu_busy_ticks=25, cpu_total_ticks=89), CYCLE),
+    )  # fmt: skip
+    assert second.cpu_power_microwatts == 50_000_000
+    assert second.cpu_load_ppm == 250_000
+
+
+@given(st.integers(0, 262_143_328_850), st.integers(0, 20_000_000))
+def test_the_energy_counter_may_wrap(start, spent) -> None:
+    wrap = SCENARIO.machine.cpu.energy_wrap_microjoules
+    signals = Signals(SCENARIO, WIRING.sensors)
+    signals.see(0, 0, Wake(0), readings(ordinary(cpu_energy_microjoules=start), 0))
+    later = (start + spent) % (wrap + 1)
+    seen = signals.see(1, CYCLE, Wake(0), readings(ordinary(cpu_energy_microjoules=later), CYCLE))
+    assert seen.cpu_power_microwatts == spent * 10
+
+
+def test_a_counter_that_was_reset_gives_no_power() -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    signals.see(0, 0, Wake(0), readings(ordinary(cpu_energy_microjoules=10**9), 0))
+    assert (
+        signals.see(1, CYCLE, Wake(0), readings(ordinary(cpu_energy_microjoules=5), CYCLE)).cpu_power_microwatts is None
+    )
+
+
+@pytest.mark.parametrize("wake", [Wake(CYCLE + 1), Wake(0, 20_000_000)])
+def test_coming_late_or_out_of_a_suspend_cools_fully_for_the_hold(wake) -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    assert not signals.see(0, 0, Wake(0), readings(ordinary(), 0)).failsafe
+    held = 0
+    for cycle in range(1, 60):
+        at = cycle * 2 * CYCLE
+        seen = signals.see(cycle, at, wake if cycle == 1 else Wake(0), readings(ordinary(), at + 0))
+        held += bool(seen.failsafe)
+    assert held == SCENARIO.control.hold_cycles + 1
+
+
+def test_a_fan_that_does_not_turn_is_in_trouble_after_its_grace() -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    signals.commanded({"cpu_fan": 255})
+    seen = [
+        signals.see(cycle, cycle * CYCLE, Wake(0), readings(ordinary(cpu_fan_rpm=0), cycle * CYCLE)).fan_trouble
+        for cycle in range(60)
+    ]
+    assert not seen[20]
+    assert "cpu_fan turns at 0 rpm" in seen[-1]
+
+
+def test_what_is_missing_is_none_and_not_zero() -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    seen = signals.see(0, 0, Wake(0), readings({}, 0))
+    assert seen.temps_millicelsius == seen.worst_millicelsius == (None, None, None)
+    assert seen.failsafe == "cpu: not there; gpu: not there; case: not there"
+    for name in ("cpu_load_ppm", "cpu_power_microwatts", "gpu_load_ppm", "memory_used_ppm", "words_offered_per_second"):
+        assert getattr(seen, name) is None
+
+
+# --- PID and rules ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(-100_000, 100_000), min_size=1, max_size=50), st.integers(1, 10**12))
+def test_pid_stays_in_its_range(errors, dt) -> None:
+    pid = Pid(9_000, 600, 2_000, 60, 255)
+    for error in errors:
+        assert 60 <= pid.step(error, dt) <= 255
+
+
+def test_pid_does_not_wind_up() -> None:
+    pid = Pid(1_000, 1_000, 0, 0, 255)
+    for _ in range(10_000):
+        assert pid.step(50_000, CYCLE) <= 255
+    # A windup of 10,000 cycles would take thousands to unwind; without one the output leaves saturation within seconds.
+    outputs = [pid.step(-20_000, CYCLE) for _ in range(200)]
+    assert outputs[-1] < 100
+
+
+def test_a_steady_error_is_integrated_away() -> None:
+    pid = Pid(1_000, 500, 0, 0, 255)
+    # 0.5 steps per kelvin and second: two kelvins for 50 s, beside 2 steps from the proportional part.
+    outputs = [pid.step(2_000, 10 * CYCLE) for _ in range(50)]
+    assert outputs[-1] == 50 + 2
+
+
+def test_fans_follow_the_sensors_they_cool() -> None:
+    rules = RulesPid(SCENARIO, LIMITS)
+    command = rules.decide(view((85_000, 40_000, 30_000))).command
+    assert command["cpu_fan_pwm"] > command["gpu_fan_pwm"]
+    assert command["case_fan_pwm"] >= command["cpu_fan_pwm"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "action", "source"),
+    [
+        (view((50_000, 50_000, 30_000)), "noop", "pid"),
+        (view((88_000, 50_000, 30_000)), "throttle", "rules"),
+        (view((83_000, 50_000, 30_000)), "reduce_power", "pid"),
+        (view((50_000, 50_000, 30_000), failsafe="cpu: not there"), "conservative", "failsafe"),
+        (view((50_000, 50_000, 30_000), fan_trouble="cpu_fan turns at 0 rpm"), "conservative", "rules"),
+        (view((None, 50_000, 30_000)), "conservative", "failsafe"),
+    ],
+)
+def test_the_rules_say_what_and_why(seen, action, source) -> None:
+    decision = RulesPid(SCENARIO, LIMITS).decide(seen)
+    assert (decision.action, decision.source) == (action, source)
+    assert decision.reason
+
+
+def test_a_boost_brings_the_clock_back() -> None:
+    rules = RulesPid(SCENARIO, LIMITS)
+    for _ in range(5):
+        rules.decide(view((88_000, 50_000, 30_000)))
+    cool = view((50_000, 50_000, 30_000), cpu_load_ppm=900_000)
+    for _ in range(100):
+        decision = rules.decide(cool)
+        if decision.action == "boost":
+            break
+    assert decision.action == "boost"
+    assert decision.command["cpu_max_kilohertz"] == LIMITS["cpu_max_kilohertz"].maximum
+
+
+@pytest.mark.parametrize("name", ["no.such.module:make", "json:no_such_factory", "json:dumps"])
+def test_a_controller_that_cannot_be_had_is_refused(name) -> None:
+    scenario = parse(f"control.controller = '{name}'", "x.toml")
+    with pytest.raises((ControllerError, TypeError)):
+        make_controller(scenario, LIMITS)

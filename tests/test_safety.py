@@ -1,0 +1,218 @@
+"""The closed loop with broken sensors, broken actuators and mad controllers: nothing unsafe, nothing too hot."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from runs import SCENARIOS, FullCooling, Kept, quick, run, shipped_scenario
+from strategies import LIMITS
+
+from twin.control.view import Decision, View
+from twin.kernels import Stream
+from twin.scenario import Fault, RandomFaults, Scenario
+
+FAULT_AT_MS = 20_000
+FAULT_FOR_MS = 25_000
+SENSORS = ("cpu", "gpu", "case")
+SAFE = {name: limit.safe for name, limit in LIMITS.items()}
+
+
+def with_fault(name: str, target: str, state: str, **more: int) -> Scenario:
+    scenario = shipped_scenario(name)
+    fault = Fault(target=target, state=state, at_ms=FAULT_AT_MS, duration_ms=FAULT_FOR_MS, **more)  # type: ignore[arg-type]
+    return quick(scenario, faults=(fault,), random_faults=RandomFaults(), duration_ms=50_000)
+
+
+def hottest(kept: Kept) -> dict[str, float]:
+    assert kept.world is not None
+    return kept.world.maxima_celsius
+
+
+def too_hot(kept: Kept, scenario: Scenario) -> list[str]:
+    """Nodes whose true temperature passed their limit."""
+    found = hottest(kept)
+    return [
+        f"{sensor.node} reached {found[sensor.node]:.2f} C, limit {sensor.limit_celsius} C"
+        for sensor in scenario.machine.sensors
+        if found[sensor.node] > sensor.limit_celsius
+    ]
+
+
+def unavoidable(scenario: Scenario, name: str) -> set[str]:
+    """Nodes that pass their limit under full cooling from the first cycle on, too."""
+    kept = run(scenario, FullCooling(LIMITS), name)
+    return {s.node for s in scenario.machine.sensors if hottest(kept)[s.node] > s.limit_celsius}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("state", ["off", "garbage", "intermittent"])
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_sensor_that_fails_openly_means_full_cooling_within_ten_cycles(name, state, sensor) -> None:
+    scenario = with_fault(name, sensor, state)
+    kept = run(scenario, file=name)
+    begins = FAULT_AT_MS // scenario.control.period_ms
+    ends = (FAULT_AT_MS + FAULT_FOR_MS) // scenario.control.period_ms
+    full = [dict(cycle.applied.values) == SAFE for cycle in kept.cycles]
+    first = next(i for i, safe in enumerate(full[begins:]) if safe)
+    assert first < 10, f"full cooling came after {first} cycles"
+    # And stays for as long as the fault does.
+    assert all(full[begins + first : ends])
+    assert all(cycle.verdict.failsafe for cycle in kept.cycles[begins + first : ends])
+    assert not too_hot(kept, scenario)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("state", ["stuck", "wrong", "slow", "delayed"])
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_sensor_that_fails_secretly_lets_nothing_pass_a_limit(name, state, sensor) -> None:
+    scenario = with_fault(name, sensor, state)
+    kept = run(scenario, file=name)
+    hot = too_hot(kept, scenario)
+    assert not hot or {text.split()[0] for text in hot} <= unavoidable(scenario, name), hot
+
+
+@pytest.mark.parametrize(
+    ("name", "sensor", "state"),
+    [
+        *[(name, sensor, "wrong") for name in ("idle", "steps", "gaming", "hot_ambient") for sensor in ("cpu", "gpu")],
+        *[("sensor_faults", "cpu", state) for state in ("stuck", "slow", "delayed")],
+        ("burst", "cpu", "stuck"),
+        ("sensor_faults", "gpu", "delayed"),
+        ("steps", "cpu", "stuck"),
+        ("steps", "gpu", "stuck"),
+        ("idle", "case", "wrong"),
+        ("gaming", "case", "wrong"),
+    ],
+)
+def test_the_suspicion_and_its_reason_are_recorded(name, sensor, state) -> None:
+    kept = run(with_fault(name, sensor, state), file=name)
+    during = kept.cycles[FAULT_AT_MS // 100 : (FAULT_AT_MS + FAULT_FOR_MS) // 100]
+    before = kept.cycles[: FAULT_AT_MS // 100]
+    reasons = {cycle.view.suspicion for cycle in during if cycle.view.suspicion}
+    assert reasons
+    assert all("than the model allows" in reason for reason in reasons)
+    assert not any(cycle.view.suspicion for cycle in before)
+    assert any(cycle.verdict.failsafe for cycle in during)
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("sensor_faults", "soak")])
+def test_without_faults_in_a_sensor_nothing_is_suspected(name) -> None:
+    kept = run(quick(shipped_scenario(name)), file=name)
+    assert not [cycle.view.suspicion for cycle in kept.cycles if cycle.view.suspicion]
+    assert not [cycle.verdict.failsafe for cycle in kept.cycles if cycle.verdict.failsafe]
+    assert not too_hot(kept, shipped_scenario(name))
+
+
+@pytest.mark.parametrize("state", ["off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent"])
+@pytest.mark.parametrize("output", sorted(LIMITS))
+def test_a_broken_actuator_lets_nothing_pass_a_limit_that_full_cooling_could_have_kept(output, state) -> None:
+    for name in ("hot_ambient", "steps"):
+        scenario = with_fault(name, output, state)
+        kept = run(scenario, file=name)
+        hot = too_hot(kept, scenario)
+        assert not hot or {text.split()[0] for text in hot} <= unavoidable(scenario, name), hot
+
+
+class Mad:
+    """Answers at random: legal and illegal numbers, NaN and infinity, too little, too much, and exceptions."""
+
+    STRANGE = (math.nan, math.inf, -math.inf, 1e308, -1, 10**18, None, True, "255", 127.5)
+
+    def __init__(self, seed: int) -> None:
+        self._stream = Stream(seed, "test.mad")
+
+    def decide(self, view: View) -> Decision:
+        draw = self._stream.below
+        if draw(50) == 0:
+            raise ZeroDivisionError("mad")
+        command: dict[str, object] = {}
+        for name, limit in LIMITS.items():
+            kind = draw(10)
+            if kind == 0:
+                continue
+            if kind == 1:
+                command[name] = self.STRANGE[draw(len(self.STRANGE))]
+            elif kind < 6:
+                # The most dangerous legal answer: no cooling, full power.
+                command[name] = 0 if name.endswith("_pwm") else limit.maximum
+            else:
+                command[name] = limit.minimum + draw(limit.maximum - limit.minimum + 1)
+        actions = ("noop", "throttle", "boost", "reduce_power", "conservative", "explode")
+        return Decision(actions[draw(6)], "rules", "why not", command)  # type: ignore[arg-type]
+
+
+class Boost:
+    """Always asks for full power and no cooling."""
+
+    def decide(self, view: View) -> Decision:
+        return Decision("boost", "rules", "more", {
+            name: 0 if name.endswith("_pwm") else limit.maximum for name, limit in LIMITS.items()})  # fmt: skip
+
+
+def unsafe(kept: Kept) -> list[str]:
+    """Commands outside the safe set, judged from the record alone and not with the shield's own code.
+
+    Everything an int inside its limits; full cooling when a temperature is not known; and with a predicted headroom
+    of less than 3 K every cap that answers to it safe, of less than 8 K every fan full.
+    """
+    found = []
+    for cycle in kept.cycles:
+        applied = cycle.applied.values
+        for name, limit in LIMITS.items():
+            if type(applied[name]) is not int or not limit.minimum <= applied[name] <= limit.maximum:
+                found.append(f"cycle {cycle.number}: {name} = {applied[name]!r}")
+        worst = cycle.view.worst_millicelsius
+        if any(value is None for value in worst) or cycle.view.failsafe:
+            if dict(applied) != SAFE:
+                found.append(f"cycle {cycle.number}: {dict(applied)} while {cycle.view.failsafe}")
+            continue
+        rooms = [limit - value for limit, value in zip(cycle.view.limits_millicelsius, worst, strict=True)]
+        if min(rooms) < 8_000:
+            found += [f"cycle {cycle.number}: {name} = {applied[name]} with {min(rooms)} mK of headroom"
+                      for name in LIMITS if name.endswith("_pwm") and applied[name] != 255]  # fmt: skip
+        cpu, gpu, case = rooms
+        for name, room in (
+            ("cpu_max_kilohertz", min(cpu, case)),
+            ("cpu_power_limit_microwatts", min(cpu, case)),
+            ("gpu_power_limit_microwatts", min(gpu, case)),
+        ):
+            if room < 3_000 and applied[name] > LIMITS[name].safe:
+                found.append(f"cycle {cycle.number}: {name} = {applied[name]} with {room} mK of headroom")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_100_000_cycles_of_madness_with_faults_on_every_signal_are_safe(seed) -> None:
+    scenario = quick(
+        shipped_scenario("soak"), seed=seed, duration_ms=2_500_000,
+        random_faults=RandomFaults(per_minute=0.2, duration_ms=4_000),
+    )  # fmt: skip
+    kept = run(scenario, Mad(seed))
+    assert len(kept.cycles) == 25_000
+    assert unsafe(kept) == []
+    assert any(cycle.verdict.failsafe for cycle in kept.cycles)
+    assert any(not cycle.verdict.failsafe for cycle in kept.cycles)
+    print(f"seed {seed}: {len(kept.cycles)} cycles, 0 unsafe commands, hottest {hottest(kept)}")
+
+
+def test_a_controller_that_always_boosts_stays_below_every_limit() -> None:
+    for name in ("gaming", "hot_ambient", "steps"):
+        scenario = quick(shipped_scenario(name), duration_ms=600_000)
+        scenario = replace(scenario, workload=replace(scenario.workload, repeat=True))
+        kept = run(scenario, Boost())
+        assert too_hot(kept, scenario) == []
+        assert unsafe(kept) == []
+        assert any(cycle.verdict.changed for cycle in kept.cycles)
+
+
+def test_what_a_controller_raises_is_a_failsafe_and_the_loop_goes_on() -> None:
+    class Broken:
+        def decide(self, view: View) -> Decision:
+            raise KeyError("x")
+
+    kept = run(quick(shipped_scenario("idle"), duration_ms=2_000), Broken())
+    assert len(kept.cycles) == 20
+    assert all(dict(cycle.applied.values) == SAFE for cycle in kept.cycles)
+    assert kept.cycles[0].decision.reason == "the controller raised KeyError"

@@ -1,0 +1,172 @@
+"""`twin benchmark`: the speed figures, each as a median beside a raw SimPy event measured in the same process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import simpy
+
+from twin.cli import DONE, output
+from twin.cli.backends import simulated
+from twin.cli.run import versions
+from twin.clock import ModelledLateness, VirtualEnvironment
+from twin.control.choose import make_controller
+from twin.control.cycle import Cycle
+from twin.heart import ticks
+from twin.heart.heartbeat import Heartbeat
+from twin.kernels import MODE, Integers, kernel
+from twin.loader import load
+from twin.loop import Loop
+from twin.scenario import Scenario
+
+HUNDRED_SECONDS = (
+    "duration_ms=100000",
+    'workload.phases=[{name="steady", state="combat", duration_ms=100000, cpu_load=0.3, frames_per_second=60, '
+    "frame_cpu_megacycles=38.0, frame_gpu_megacycles=26.0, words_per_second=150000}]",
+)
+"""100 s of gaming whose load asks for ticks of 1 ms with 150 words each."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure everything; medians of `--repeat` measurements."""
+    repeat = max(1, options.repeat)
+    scenario = load("gaming", HUNDRED_SECONDS)
+    decisions = _decisions(replace(scenario, duration_ms=20_000))
+    result: dict[str, Any] = {
+        "simpy_event_ns": _median(repeat, _simpy_event_ns),
+        **_tick_figures(repeat, scenario),
+        "capture_ns": _median(repeat, _capture_ns),
+        "decision_us_p50": float(np.percentile(decisions, 50)) / 1e3,
+        "decision_us_p99": float(np.percentile(decisions, 99)) / 1e3,
+        **_hundred_seconds(repeat),
+        "kernels": MODE,
+        "versions": versions(),
+    }
+    if options.json:
+        output.print_json(result)
+        return DONE
+    event = result["simpy_event_ns"]
+    rows = []
+    for name, value in result.items():
+        if isinstance(value, float):
+            scale = {"ns": 1.0, "us": 1e3, "seconds": 1e9}.get(name.split("_")[1 if "_us_" in name else -1])
+            rows.append((name, f"{value:,.3f}", "" if scale is None else f"{value * scale / event:,.3f}"))
+    output.print_table(f"Speed ({MODE} kernels)", ("figure", "median", "in raw SimPy events"), rows)
+    return DONE
+
+
+def _median(repeat: int, measure: Callable[[], float]) -> float:
+    return median(measure() for _ in range(repeat))
+
+
+def _simpy_event_ns(count: int = 100_000) -> float:
+    """One bare timeout in SimPy's own environment: the reference for everything else."""
+    env = simpy.Environment()
+
+    def walk() -> Any:
+        for _ in range(count):
+            yield env.timeout(1)
+
+    env.process(walk())
+    began = time.perf_counter_ns()
+    env.run()
+    return (time.perf_counter_ns() - began) / count
+
+
+def _tick_figures(repeat: int, scenario: Scenario) -> dict[str, float]:
+    with_words = _median(repeat, lambda: _tick_ns(scenario, 150_000))
+    without = _median(repeat, lambda: _tick_ns(scenario, 0))
+    return {"tick_ns": with_words, "word_ns": (with_words - without) / 150}
+
+
+def _tick_ns(scenario: Scenario, words_per_second: int) -> float:
+    """A tick of 1 ms with as many words as that brings, in batches of a control cycle."""
+    settings = replace(scenario.heartbeat, adapt_interval=False)
+    env = VirtualEnvironment(ModelledLateness(settings.lateness_quantiles_ns, 1))
+    heart = Heartbeat(settings, 1)
+    heart.feed(words_per_second, None)
+    heart.run(env, 100_000_000, heart.clear)
+    before, until = heart.tick_number, heart.due_ns
+    began = time.perf_counter_ns()
+    while heart.tick_number - before < (10_000 if MODE == "numba" else 100):
+        until += 100_000_000
+        heart.run(env, until, heart.clear)
+        heart.clear()
+    return (time.perf_counter_ns() - began) / (heart.tick_number - before)
+
+
+@kernel
+def _capture_many(captured: Integers) -> None:
+    for row in range(captured.shape[1]):
+        ticks.capture(captured, row, row, 1_000_000, 1_000_001, row * 1_000_000, 70_000, 200_000, 150, 600, row << 20)
+
+
+def _capture_ns() -> float:
+    """Writing one tick into a ring of 100,000 rows."""
+    captured = np.zeros((ticks.COLUMNS, 100_000), dtype=np.int64)
+    _capture_many(captured)
+    began = time.perf_counter_ns()
+    _capture_many(captured)
+    return (time.perf_counter_ns() - began) / captured.shape[1]
+
+
+class _Stopwatch:
+    """A recorder that keeps the time between reading and having applied, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.took: list[int] = []
+
+    def ticks(self, captured: Integers) -> None:
+        """Ticks do not matter here."""
+
+    def cycle(self, cycle: Cycle) -> None:
+        """The cycle is applied: stop the watch."""
+        self.took.append(time.perf_counter_ns() - self.began)
+
+
+def _decisions(scenario: Scenario) -> list[int]:
+    """How long each control cycle takes from before its reading to after its command, nanoseconds."""
+    backend = simulated(scenario)
+    watch = _Stopwatch()
+    read = backend.hardware.read
+
+    def timed_read() -> Any:
+        watch.began = time.perf_counter_ns()
+        return read()
+
+    backend.hardware.read = timed_read  # type: ignore[method-assign]
+    controller = make_controller(scenario, backend.hardware.limits)
+    Loop(backend.env, backend.hardware, scenario, controller, watch).run()
+    return watch.took[10:]
+
+
+def _hundred_seconds(repeat: int) -> dict[str, float]:
+    """The whole run, recorded and digested, in processes of their own; the peak is the largest of them."""
+    seconds, peaks = [], []
+    program = (
+        "import json, resource, sys; from twin.cli import main; status = main(json.loads(sys.argv[1])); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+    )
+    for number in range(repeat):
+        with tempfile.TemporaryDirectory(prefix="twin-benchmark-") as folder:
+            arguments = ["run", "gaming", "--json", "--out", str(Path(folder) / str(number))]
+            for item in HUNDRED_SECONDS:
+                arguments += ["--set", item]
+            done = subprocess.run(
+                [sys.executable, "-c", program, json.dumps(arguments)], capture_output=True, text=True, check=True
+            )
+        seconds.append(float(json.loads(done.stdout)["wall_seconds"]))
+        peaks.append(int(done.stderr.split()[-1]) / 1_024)
+    return {"run_100s_seconds": median(seconds), "run_100s_peak_mb": max(peaks)}

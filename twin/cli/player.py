@@ -1,0 +1,134 @@
+"""Plays a scenario's workload on the real processor, and reports what it does through the application port.
+
+One worker process a core keeps its core busy for the asked share of every slice of 20 ms. One more process draws the
+frames: each takes its share of real processor time, queues as the simulated ones do, and its rate and latency are
+measured. A worker ends by itself when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hardware.linux.application import write_application
+from twin.kernels import Stream
+from twin.scenario import Phase, Scenario
+from twin.timing import SECOND_NS
+from twin.world.trace import TraceTable
+from twin.world.workload import Change, phase_timeline, trace_timeline
+
+SLICE_NS = 20_000_000
+REPORT_NS = 50_000_000
+
+
+class _Schedule:
+    """The demand at a time that only grows."""
+
+    def __init__(self, scenario: Scenario, trace: TraceTable | None) -> None:
+        if trace is None:
+            self._changes: Iterator[Change] = phase_timeline(scenario.workload)
+        else:
+            self._changes = trace_timeline(trace, scenario.heartbeat.capacity_words_per_second)
+        self.now = next(self._changes)
+        self.phase: Phase | None = self.now.begins
+        self._next = next(self._changes, None)
+
+    def advance(self, elapsed_ns: int) -> None:
+        """Go to `elapsed_ns` after the start."""
+        while self._next is not None and self._next.at_ns <= elapsed_ns:
+            self.now = self._next
+            if self.now.begins is not None:
+                self.phase = self.now.begins
+            self._next = next(self._changes, None)
+
+
+@contextmanager
+def playing(scenario: Scenario, trace: TraceTable | None, root: Path) -> Iterator[None]:
+    """Play while the context lasts; the application record goes below `root`, and goes away at the end.
+
+    Raises OSError when that record cannot be written.
+    """
+    write_application(root, 0, {})
+    # A fresh interpreter for each worker: forking a process whose libraries run threads is not safe.
+    context = multiprocessing.get_context("spawn")
+    start_ns = time.monotonic_ns()
+    parent = os.getpid()
+    workers = [context.Process(target=_keep_busy, args=(scenario, trace, start_ns, parent), daemon=True)
+               for _ in range(os.cpu_count() or 1)]  # fmt: skip
+    workers.append(context.Process(target=_draw_frames, args=(scenario, trace, start_ns, parent, root), daemon=True))
+    try:
+        for worker in workers:
+            worker.start()
+        yield
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.terminate()
+                worker.join()
+        (root / "run" / "pulsetwin" / "application").unlink(missing_ok=True)
+
+
+def _keep_busy(scenario: Scenario, trace: TraceTable | None, start_ns: int, parent: int) -> None:
+    schedule = _Schedule(scenario, trace)
+    while os.getppid() == parent:
+        began = time.monotonic_ns()
+        schedule.advance(began - start_ns)
+        busy_until = began + SLICE_NS * schedule.now.demand.cpu_ppm // 1_000_000
+        while time.monotonic_ns() < busy_until:
+            pass
+        left = began + SLICE_NS - time.monotonic_ns()
+        if left > 0:
+            time.sleep(left / SECOND_NS)
+
+
+def _draw_frames(scenario: Scenario, trace: TraceTable | None, start_ns: int, parent: int, root: Path) -> None:
+    schedule = _Schedule(scenario, trace)
+    costs = Stream(scenario.seed, "player.frames")
+    fastest_megahertz = scenario.machine.cpu.frequencies_kilohertz[-1] / 1_000
+    done: deque[tuple[int, int]] = deque()
+    queue: deque[int] = deque()
+    next_frame_ns = next_report_ns = 0
+    sequence = 0
+    while os.getppid() == parent:
+        elapsed = time.monotonic_ns() - start_ns
+        schedule.advance(elapsed)
+        phase = schedule.phase
+        rate = 0 if phase is None else phase.frames_per_second
+        if rate and elapsed >= next_frame_ns:
+            if len(queue) < scenario.workload.frame_queue:
+                queue.append(elapsed)
+            next_frame_ns = max(next_frame_ns + SECOND_NS // rate, elapsed)
+        if queue and phase is not None:
+            jitter = phase.frame_jitter * (costs.below(2_001) - 1_000) / 1_000
+            _spin(phase.frame_cpu_megacycles * (1 + jitter) / fastest_megahertz)
+            finished = time.monotonic_ns() - start_ns
+            done.append((finished, finished - queue.popleft()))
+        elapsed = time.monotonic_ns() - start_ns
+        while done and done[0][0] <= elapsed - SECOND_NS:
+            done.popleft()
+        if elapsed >= next_report_ns:
+            next_report_ns = elapsed + REPORT_NS
+            sequence += 1
+            record = {
+                "game_state_code": schedule.now.demand.state_code,
+                "words_offered_per_second": schedule.now.demand.words_per_second,
+            }
+            if done:
+                record["frame_rate_millihertz"] = len(done) * 1_000
+                record["frame_latency_microseconds"] = sum(latency for _, latency in done) // len(done) // 1_000
+            write_application(root, sequence, record)
+        if not queue:
+            wake = min(next_report_ns, next_frame_ns if rate else next_report_ns)
+            time.sleep(max(0, start_ns + wake - time.monotonic_ns()) / SECOND_NS)
+
+
+def _spin(seconds: float) -> None:
+    """Use this much processor time, however long that takes."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
