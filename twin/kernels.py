@@ -59,7 +59,7 @@ def kernel(function: Function) -> Function:
 
     folder = _cache_folder()
     if folder is not None:
-        numba.config.CACHE_DIR = folder
+        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
     compiled = numba.njit(cache=folder is not None, fastmath=False, error_model="python")(function)
     return cast("Function", compiled)
 

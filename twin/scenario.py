@@ -145,8 +145,8 @@ class Edge:
 class Sensor:
     """A temperature sensor on `node`: first-order lag, then sampling hold, offset, noise and quantum, all integers.
 
-    `limit_celsius` is the temperature this node must not pass. `reference` marks a sensor whose reading the
-    plausibility model takes as a boundary instead of predicting it. The remaining keys say where Linux shows it.
+    `limit_celsius` is the temperature this node must not pass. `reference` marks a sensor
+    that tells the plausibility model how warm its surroundings are. The remaining keys say where Linux shows it.
     """
 
     name: Name

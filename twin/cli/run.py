@@ -26,7 +26,7 @@ from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.record import rundir
 from twin.record.digest import run_digest
-from twin.record.files import RecordError, write_atomic, write_json
+from twin.record.files import RecordError, RecordInputError, write_atomic, write_json
 from twin.record.logs import logging_to
 from twin.record.recorder import Recorded, RunRecorder
 from twin.record.seamformat import SeamHeader
@@ -149,7 +149,7 @@ def _directory(options: argparse.Namespace, scenario: Scenario, key: str) -> run
     for number in range(1, 1_000_000):
         try:
             return rundir.RunDirectory.create(Path("runs") / (name if number == 1 else f"{name}-{number}"), key)
-        except rundir.RecordInputError:
+        except RecordInputError:
             continue
     raise InputError(f"runs/{name}-*: there are too many; name another directory (--out)")
 
@@ -229,19 +229,19 @@ def _run(
 @contextlib.contextmanager
 def _stopping_cleanly(loop: Loop) -> Iterator[None]:
     """The first interrupt ends the run before its next cycle; a second one ends the program."""
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def stop(number: int, _: object) -> None:
         loop.stop()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        before[number] = signal.signal(number, stop)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        before[each] = signal.signal(each, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def seam_header(scenario: Scenario, hardware: Hardware) -> SeamHeader:

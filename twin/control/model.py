@@ -1,23 +1,30 @@
 """What the sensors should show: the machine's thermal network, driven by measured power and fan speed.
 
-An estimate that runs beside the machine and is never corrected by the sensors it checks, so that a sensor that is
-stuck, slow, delayed or plausibly wrong parts from it. Sensors marked `reference` set their node instead. Backward
-Euler, node by node in a fixed order, is stable for any step and dissipative, so errors die out.
+An estimate that runs beside the machine and is not corrected by the sensors it checks, so that a sensor that is stuck,
+slow, delayed or plausibly wrong parts from it. Sensors marked `reference` pull their node and the estimated ambient
+slowly towards them, because nothing else tells how warm the room is. Backward Euler, node by node in a fixed order, is
+stable for any step and dissipative, so errors die out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from twin.kernels import Floats, Integers, kernel, power
 from twin.scenario import Machine
 
+PULL_SECONDS = 2.0
+"""How fast a reference sensor pulls its node."""
+ROOM_SECONDS = 60.0
+"""How fast it pulls the estimated ambient."""
 SWEEPS = 8
 """Gauss-Seidel sweeps a step; the matrix is diagonally dominant, so each sweep shrinks the error."""
 
 
 class ThermalModel:
-    """Expected temperatures of all nodes. Temperatures in celsius, powers in watts, times in seconds."""
+    """Expected temperatures: `celsius` has an entry for each node, and the ambient last. Watts, seconds, celsius."""
 
     def __init__(self, machine: Machine) -> None:
         places = {node.name: i for i, node in enumerate(machine.nodes)}
@@ -33,21 +40,27 @@ class ThermalModel:
         self._forced = np.array([edge.forced_watts_per_kelvin for edge in machine.edges])
         self._exponent = np.array([edge.exponent for edge in machine.edges])
         self._max_rpm = np.array([float(fan.max_rpm) for fan in machine.fans])
-        self._fixed = np.zeros(ambient + 1, dtype=np.int64)
-        self._fixed[ambient] = 1
         start = [machine.ambient_celsius if n.initial_celsius is None else n.initial_celsius for n in machine.nodes]
         self.celsius: Floats = np.array([*start, machine.ambient_celsius])
 
-    def set_reference(self, place: int, celsius: float) -> None:
-        """Node `place` is measured: take its temperature as given from now on."""
-        self.celsius[place] = celsius
-        self._fixed[place] = 1
+    def start(self, known: Mapping[int, float]) -> None:
+        """Begin from what is measured (place to celsius); nodes that nobody measures take the mean of the others."""
+        if not known:
+            return
+        mean = sum(known.values()) / len(known)
+        for place in range(len(self._capacity)):
+            self.celsius[place] = known.get(place, mean)
+
+    def pull(self, place: int, celsius: float, seconds: float) -> None:
+        """Draw node `place`, and the ambient, towards a reference reading that was in force for `seconds`."""
+        apart = celsius - self.celsius[place]
+        self.celsius[place] += apart * seconds / (PULL_SECONDS + seconds)
+        self.celsius[-1] += apart * seconds / (ROOM_SECONDS + seconds)
 
     def step(self, heat_watts: Floats, fan_rpm: Floats, seconds: float) -> None:
         """Advance all nodes by `seconds` under constant heat (one entry a node) and fan speeds (one a fan)."""
         _step(
             self.celsius,
-            self._fixed,
             self._capacity,
             self._ends,
             self._edge_fan,
@@ -64,7 +77,6 @@ class ThermalModel:
 @kernel
 def _step(
     celsius: Floats,
-    fixed: Integers,
     capacity: Floats,
     ends: Integers,
     edge_fan: Integers,
@@ -84,8 +96,6 @@ def _step(
             conductance[edge] = still[edge] + forced[edge] * power(fan_rpm[fan] / max_rpm[fan], exponent[edge])
     for _ in range(SWEEPS):
         for node in range(len(capacity)):
-            if fixed[node] != 0:
-                continue
             inertia = capacity[node] / seconds
             total = inertia * before[node] + heat_watts[node]
             weight = inertia

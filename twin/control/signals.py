@@ -13,7 +13,7 @@ from hardware.interface import Channel, Readings
 from twin.control.gate import Gate, GateSettings
 from twin.control.model import ThermalModel
 from twin.control.view import View
-from twin.scenario import Scenario
+from twin.scenario import Scenario, Sensor
 from twin.timing import SECOND_NS, Wake
 
 FAN_GRACE_CYCLES = 30
@@ -45,7 +45,8 @@ class Signals:
             )
             for i, sensor in enumerate(machine.sensors)
         ]
-        self._lagged = [round(float(self._model.celsius[self._model.places[s.node]]) * 1_000) for s in machine.sensors]
+        self._started = False
+        self._lagged = [0] * len(machine.sensors)
         self._limits = tuple(round(sensor.limit_celsius * 1_000) for sensor in machine.sensors)
         self._expected_rpm = [fan.initial_pwm * fan.max_rpm // 255 for fan in machine.fans]
         self._slow_cycles = [0] * len(machine.fans)
@@ -169,32 +170,46 @@ class Signals:
                 blind.add(node)
             elif there and power is not None:
                 heat[model.places[node]] += power / 1_000_000
-        for i, sensor in enumerate(machine.sensors):
-            believed = self._gates[i].believed
+        seconds = dt_ns / SECOND_NS
+        if not self._started:
+            self._begin_model()
+        for gate, sensor in zip(self._gates, machine.sensors, strict=True):
             place = model.places[sensor.node]
-            if believed is not None and sensor.reference:
-                model.set_reference(place, believed / 1_000)
-            elif believed is not None and sensor.node in blind:
-                model.celsius[place] = believed / 1_000
-                self._lagged[i] = believed
+            if gate.believed is not None and sensor.reference and not gate.suspicion:
+                if abs(gate.believed - self._expected(sensor)) <= gate.settings.suspicion_millicelsius:
+                    model.pull(place, gate.believed / 1_000, seconds)
+            elif gate.believed is not None and sensor.node in blind:
+                model.celsius[place] = gate.believed / 1_000
         rpm = np.array([float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)])
-        model.step(heat, rpm, dt_ns / SECOND_NS)
-        for i, sensor in enumerate(machine.sensors):
-            if sensor.reference or sensor.node in blind:
-                self._gates[i].compare(None)
+        model.step(heat, rpm, seconds)
+        for i, (gate, sensor) in enumerate(zip(self._gates, machine.sensors, strict=True)):
+            if sensor.node in blind:
+                gate.compare(None)
+                self._lagged[i] = self._expected(sensor)
                 continue
-            node_millicelsius = int(model.celsius[model.places[sensor.node]] * 1_000.0)
             lag_ns = (sensor.lag_ms + sensor.hold_ms // 2) * 1_000_000
-            self._lagged[i] += (node_millicelsius - self._lagged[i]) * dt_ns // (lag_ns + dt_ns)
-            self._gates[i].compare(self._lagged[i] + sensor.offset_millicelsius)
+            self._lagged[i] += (self._expected(sensor) - self._lagged[i]) * dt_ns // (lag_ns + dt_ns)
+            gate.compare(self._lagged[i] + sensor.offset_millicelsius)
+
+    def _begin_model(self) -> None:
+        """Start the model from the first readings that are believed."""
+        known = {
+            self._model.places[sensor.node]: gate.believed / 1_000
+            for gate, sensor in zip(self._gates, self._machine.sensors, strict=True)
+            if gate.believed is not None
+        }
+        self._started = len(known) == len(self._gates)
+        self._model.start(known)
+        self._lagged = [self._expected(sensor) for sensor in self._machine.sensors]
+
+    def _expected(self, sensor: Sensor) -> int:
+        """What the model has at the sensor's node, millicelsius."""
+        return int(self._model.celsius[self._model.places[sensor.node]] * 1_000.0)
 
     def _worst(self, i: int, gate: Gate) -> int | None:
         if gate.believed is None:
             return None
-        sensor = self._machine.sensors[i]
-        if not self._check or sensor.reference:
-            return gate.believed
-        return max(gate.believed, int(self._model.celsius[self._model.places[sensor.node]] * 1_000.0))
+        return max(gate.believed, self._expected(self._machine.sensors[i])) if self._check else gate.believed
 
     def _failsafe(self, wake: Wake, suspicion: str) -> str:
         """Why full cooling is due, now or still; empty when the last `hold_cycles` cycles were clean."""
