@@ -277,7 +277,7 @@ class Trace:
     percent, powers in watts. A power column drives the heat of its processor directly. Words follow the CPU load.
     """
 
-    file: Name
+    file: Annotated[str, Len(1, 4_096)]
     time_column: Name = "t_s"
     cpu_load_column: Name | None = None
     gpu_load_column: Name | None = None

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from twin import __version__
 
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _start_logging(options)
+    if "" not in sys.path:
+        # A controller of one's own lies in the folder where one works.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         command = importlib.import_module(f"twin.cli.{options.module}")
         status: int = command.main(options)
