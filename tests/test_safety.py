@@ -11,7 +11,7 @@ from strategies import LIMITS
 
 from twin.control.view import Decision, View
 from twin.kernels import Stream
-from twin.scenario import Fault, RandomFaults, Scenario
+from twin.scenario import Fault, Phase, RandomFaults, Scenario
 
 FAULT_AT_MS = 20_000
 FAULT_FOR_MS = 25_000
@@ -71,6 +71,54 @@ def test_a_sensor_that_fails_secretly_lets_nothing_pass_a_limit(name, state, sen
     kept = run(scenario, file=name)
     hot = too_hot(kept, scenario)
     assert not hot or {text.split()[0] for text in hot} <= unavoidable(scenario, name), hot
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+@pytest.mark.parametrize(
+    ("state", "more"),
+    [
+        ("stuck", {}),
+        ("wrong", {}),
+        ("wrong", {"amount": -5_500}),
+        ("wrong", {"amount": -40_000}),
+        ("wrong", {"amount": 15_000}),
+        ("slow", {}),
+        ("slow", {"delay_ms": 20_000}),
+        ("delayed", {}),
+        ("delayed", {"delay_ms": 1_000}),
+        ("delayed", {"delay_ms": 20_000}),
+    ],
+)
+def test_not_even_with_a_controller_that_always_boosts(sensor, state, more) -> None:
+    """Heat everything with the fans as low as the shield allows, and break a sensor on the way up."""
+    for at_ms in (0, 5_000, 60_000):
+        for loads in ({}, {"gpu_load": 0.0}, {"cpu_load": 0.0}):
+            scenario = furnace(Fault(target=sensor, state=state, at_ms=at_ms, **more), **loads)
+            assert too_hot(run(scenario, Boost()), scenario) == []
+
+
+def furnace(*faults: Fault, cpu_load: float = 1.0, gpu_load: float = 1.0, **control: object) -> Scenario:
+    """Full load in a room of 42 degrees, for two minutes."""
+    base = quick(shipped_scenario("idle"))
+    phase = Phase(cpu_load=cpu_load, gpu_load=gpu_load, memory_share=1.0, duration_ms=120_000)
+    return replace(
+        base,
+        duration_ms=120_000,
+        machine=replace(base.machine, ambient_celsius=42.0),
+        workload=replace(base.workload, phases=(phase,)),
+        control=replace(base.control, **control),  # type: ignore[arg-type]
+        faults=faults,
+    )
+
+
+@pytest.mark.parametrize(("sensor", "loads"), [("cpu", {"gpu_load": 0.0}), ("gpu", {"cpu_load": 0.0})])
+def test_the_furnace_is_one_and_the_model_is_what_saves_it(sensor, loads) -> None:
+    """Full cooling holds it; without the model a stuck sensor lets its processor pass the limit."""
+    assert too_hot(run(furnace(**loads), FullCooling(LIMITS)), furnace(**loads)) == []
+    stuck = Fault(target=sensor, state="stuck", at_ms=5_000)
+    assert too_hot(run(furnace(stuck, **loads), Boost()), furnace(**loads)) == []
+    blind = furnace(stuck, model_check=False, **loads)
+    assert any(text.startswith(f"{sensor}_die") for text in too_hot(run(blind, Boost()), blind))
 
 
 @pytest.mark.parametrize(

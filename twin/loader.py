@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from hashlib import blake2b
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from twin.scenario import Machine, Scenario
+from twin.explain import Flaw, misfits, shortened, unfit
+from twin.scenario import Scenario
 from twin.wiring import fault_targets, wiring
 
 KEEP_PATTERN = re.compile(r"all|none|every:[1-9][0-9]{0,8}")
 _CONFIG_PATTERN = re.compile(r"[01](_[01]){5}")
+_FACTORY_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _BUILT_LOOPS = (1, 3)
 
 
@@ -47,38 +51,44 @@ def find(name_or_path: str) -> Path:
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+        folder = path.is_dir()
+    except OSError as error:
+        raise ScenarioError(name_or_path, [f"cannot be read: {error.strerror}; check the path"]) from error
     near = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f", did you mean {near[0]}?" if near else ""
-    what = "is a folder, not a file" if path.is_dir() else "is neither a shipped scenario nor a file"
+    what = "is a folder, not a file" if folder else "is neither a shipped scenario nor a file"
     raise ScenarioError(name_or_path, [f"{what}{hint}; shipped are {', '.join(known)}; or name a .toml file"])
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
     """Read, override and check a scenario. `overrides` are `key.path=value`, the value as TOML would have it."""
     path = find(name_or_path)
+    raw = b""
     try:
-        text = path.read_bytes().decode("utf-8")
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise ScenarioError(str(path), [f"cannot be read: {error.strerror}"]) from error
+        mend = "check its permissions (ls -l)"
+        raise ScenarioError(str(path), [f"cannot be read: {error.strerror}; {mend}"]) from error
     except UnicodeDecodeError as error:
-        raise ScenarioError(str(path), [f"is not UTF-8 text (byte {error.start}); save it as UTF-8"]) from error
+        line = raw[: error.start].count(b"\n") + 1
+        raise ScenarioError(str(path), [f"is not UTF-8 text (line {line}); save it as UTF-8"]) from error
     return parse(text, str(path), overrides)
 
 
 def parse(text: str, where: str, overrides: Iterable[str] = ()) -> Scenario:
     """A checked scenario from TOML text. Raises `ScenarioError` with every problem."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(where, [f"TOML syntax: {error}"]) from error
-    data.setdefault("name", Path(where).stem)
-    problems = [problem for item in overrides if (problem := _override(data, item))]
-    if problems:
-        raise ScenarioError(where, problems)
-    scenario = _build(data, where)
-    problems = _contradictions(scenario)
+    data = _toml(text, where)
+    data.setdefault("name", Path(where).stem[:64])
+    items = tuple(overrides)
+    problems = [problem for item in items if (problem := _override(data, item))]
+    scenario, flaws = _build(data)
+    found = [flaw.words for flaw in flaws] + _contradictions(scenario, {flaw.location[0] for flaw in flaws})
+    given = tuple(re.sub(r"\.([0-9]+)", r"[\1]", item.partition("=")[0]) for item in items)
+    problems += [f"{words} (from the command line)" if words.startswith(given) else words for words in found]
     if problems:
         raise ScenarioError(where, problems)
     return scenario
@@ -114,94 +124,85 @@ def file_digest(path: Path) -> str:
     return blake2b(path.read_bytes(), digest_size=32).hexdigest()
 
 
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"at line (\d+)", str(error))
+        line = "" if place is None else text.splitlines()[int(place[1]) - 1].strip()
+        shown = f", in {shortened(line)!r}" if line else ""
+        raise ScenarioError(where, [f"TOML syntax: {error}{shown}"]) from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or thousands of brackets.
+        raise ScenarioError(where, [f"TOML syntax: a value is too long or nested too deeply ({error})"]) from error
+
+
 def _override(data: dict[str, Any], item: str) -> str | None:
     """Apply one `key.path=value` to the raw data; the problem in words, if there is one."""
     key, equals, raw = item.partition("=")
-    if not equals or not key:
-        return f"--set {item!r}: write key.path=value, for example --set heartbeat.t0_ns=2000000"
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw
-    place: Any = data
     *parents, last = key.split(".")
+    shown = shortened(item)
+    if not equals or not all((*parents, last)):
+        return f"--set {shown!r}: write key.path=value, for example --set heartbeat.t0_ns=2000000"
+    place: Any = data
+    default: Any = _defaults()
     for depth, part in enumerate(parents):
-        place = _descend(place, part)
+        place, default = _descend(place, default, part)
         if place is None:
-            return f"--set {item!r}: {'.'.join(parents[: depth + 1])} is not a table or an entry of the file"
+            return f"--set {shown!r}: {shortened('.'.join(parents[: depth + 1]))} is not a table or an entry of a list"
     if isinstance(place, list):
-        if not last.isdigit() or int(last) >= len(place):
-            return f"--set {item!r}: {last} is not the number of an entry; there are {len(place)}, from 0"
-        place[int(last)] = value
+        if not _is_entry(place, last):
+            return f"--set {shown!r}: {last} is not the number of an entry; there are {len(place)}, from 0"
+        place[int(last)] = _value(raw)
     else:
-        place[last] = value
+        place[last] = _value(raw)
     return None
 
 
-def _descend(place: Any, part: str) -> Any:
+def _value(raw: str) -> Any:
+    """What TOML makes of `raw`, or the text itself, so that plain words need no quotes."""
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        return raw
+    return parsed["value"] if len(parsed) == 1 else raw
+
+
+def _descend(place: Any, default: Any, part: str) -> tuple[Any, Any]:
+    """The table or list `part` of `place`, and its default; a list that the file leaves out begins as its default."""
     if isinstance(place, dict):
-        found = place.setdefault(part, {})
-    elif isinstance(place, list) and part.isdigit() and int(part) < len(place):
-        found = place[int(part)]
+        default = default.get(part) if isinstance(default, dict) else None
+        found = place.setdefault(part, copy.deepcopy(default) if isinstance(default, list) else {})
+    elif isinstance(place, list) and _is_entry(place, part):
+        found, default = place[int(part)], None
     else:
-        return None
-    return found if isinstance(found, dict | list) else None
+        return None, None
+    return (found, default) if isinstance(found, dict | list) else (None, None)
 
 
-def _build(data: Mapping[str, Any], where: str) -> Scenario:
+def _is_entry(entries: list[Any], part: str) -> bool:
+    return re.fullmatch("[0-9]{1,6}", part) is not None and int(part) < len(entries)
+
+
+@functools.cache
+def _defaults() -> Any:
+    return _without_none(asdict(Scenario()))
+
+
+def _build(data: Mapping[str, Any]) -> tuple[Scenario, list[Flaw]]:
+    """The scenario, and what is wrong; what is wrong counts as if its whole section had been left out."""
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        # Through JSON, because only there strict validation takes arrays for tuples.
-        return TypeAdapter(Scenario).validate_json(json.dumps(data, default=str))
-    except ValidationError as error:
-        items = error.errors(include_url=False)
-        # A list whose entries are all wrong is also reported as too short: say what is wrong with the entries only.
-        inner = {tuple(item["loc"])[:-2] for item in items}
-        kept = [item for item in items if item["type"] != "too_short" or tuple(item["loc"]) not in inner]
-        raise ScenarioError(where, [_explain(item) for item in kept]) from error
-
-
-def _explain(item: Any) -> str:
-    location = tuple(item["loc"])
-    key = _key_text(location)
-    value = item.get("input")
-    if item["type"] == "unexpected_keyword_argument":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{key}: is required and missing"
-    allowed = item["msg"][0].lower() + item["msg"][1:].replace("Input should", "should")
-    return f"{key} = {json.dumps(value, default=str)}: {allowed.replace('input should', 'should')}"
-
-
-def _key_text(location: tuple[Any, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
-    return text
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys that a table of the schema may have."""
-    kind: Any = Scenario
-    for part in location:
-        if isinstance(part, str) and is_dataclass(kind):
-            kind = get_type_hints(kind).get(part)
-        kind = _dataclass_inside(kind)
-    return [item.name for item in fields(kind)] if is_dataclass(kind) else []
-
-
-def _dataclass_inside(kind: Any) -> Any:
-    if is_dataclass(kind):
-        return kind
-    for argument in getattr(kind, "__args__", ()):
-        found = _dataclass_inside(argument)
-        if found is not None:
-            return found
-    return None
+    adapter = TypeAdapter(Scenario)
+    flaws = unfit(data)
+    while True:
+        wrong = {flaw.location[0] for flaw in flaws}
+        right = {key: value for key, value in data.items() if key not in wrong}
+        try:
+            # Through JSON, because only there strict validation takes arrays for tuples.
+            return adapter.validate_json(json.dumps(right)), flaws
+        except ValidationError as error:
+            flaws += misfits(error.errors(include_url=False))
 
 
 def _without_none(value: Any) -> Any:
@@ -215,30 +216,59 @@ def _without_none(value: Any) -> Any:
 # --- what a type cannot say -------------------------------------------------------------------------------------------
 
 
-def _contradictions(scenario: Scenario) -> list[str]:
-    found = [*_processor_problems(scenario.machine), *_network_problems(scenario.machine)]
-    found += _heartbeat_problems(scenario)
+def _contradictions(scenario: Scenario, wrong: set[str | int]) -> list[str]:
+    """What does not go together, as far as the sections that it is about are right by themselves."""
+    found = []
+    for sections, check in (
+        ({"machine"}, _processor_problems),
+        ({"machine"}, _network_problems),
+        ({"heartbeat"}, _heartbeat_problems),
+        ({"machine", "faults", "random_faults"}, _fault_problems),
+        ({"workload"}, _workload_problems),
+        ({"recording"}, _recording_problems),
+        ({"control"}, _control_problems),
+    ):
+        if wrong.isdisjoint(sections):
+            found += check(scenario)
+    return found
+
+
+def _fault_problems(scenario: Scenario) -> list[str]:
     targets = fault_targets(wiring(scenario.machine), scenario.machine)
     named = [(f"faults[{i}].target", fault.target) for i, fault in enumerate(scenario.faults)]
     named += [(f"random_faults.targets[{i}]", name) for i, name in enumerate(scenario.random_faults.targets)]
+    found = []
     for key, name in named:
         if name not in targets:
             near = difflib.get_close_matches(name, targets, n=1)
             found.append(f"{key} = {name!r}: no such channel{f'; did you mean {near[0]}?' if near else ''} "
                          f"Known are {', '.join(targets)}")  # fmt: skip
-    for i, phase in enumerate(scenario.workload.phases):
-        if phase.burst_ms > phase.burst_every_ms:
-            found.append(f"workload.phases[{i}].burst_ms = {phase.burst_ms}: longer than burst_every_ms "
-                         f"({phase.burst_every_ms})")  # fmt: skip
-    if not KEEP_PATTERN.fullmatch(scenario.recording.ticks):
-        found.append(f"recording.ticks = {scenario.recording.ticks!r}: allowed are all, every:N and none")
-    controller = scenario.control.controller
-    if controller not in ("rules-pid", "steady") and not re.fullmatch(r"[\w.]+:\w+", controller):
-        found.append(f"control.controller = {controller!r}: allowed are rules-pid, steady and module:factory")
     return found
 
 
-def _processor_problems(machine: Machine) -> list[str]:
+def _workload_problems(scenario: Scenario) -> list[str]:
+    return [
+        f"workload.phases[{i}].burst_ms = {phase.burst_ms}: longer than burst_every_ms ({phase.burst_every_ms})"
+        for i, phase in enumerate(scenario.workload.phases)
+        if phase.burst_ms > phase.burst_every_ms
+    ]
+
+
+def _recording_problems(scenario: Scenario) -> list[str]:
+    if KEEP_PATTERN.fullmatch(scenario.recording.ticks):
+        return []
+    return [f"recording.ticks = {scenario.recording.ticks!r}: allowed are all, every:N and none"]
+
+
+def _control_problems(scenario: Scenario) -> list[str]:
+    controller = scenario.control.controller
+    if controller in ("rules-pid", "steady") or _FACTORY_PATTERN.fullmatch(controller):
+        return []
+    return [f"control.controller = {controller!r}: allowed are rules-pid, steady and module:factory"]
+
+
+def _processor_problems(scenario: Scenario) -> list[str]:
+    machine = scenario.machine
     found = []
     for key, processor in (("machine.cpu", machine.cpu), ("machine.gpu", machine.gpu)):
         clocks = processor.frequencies_kilohertz
@@ -260,7 +290,8 @@ def _processor_problems(machine: Machine) -> list[str]:
     return found
 
 
-def _network_problems(machine: Machine) -> list[str]:
+def _network_problems(scenario: Scenario) -> list[str]:
+    machine = scenario.machine
     found = []
     for key, names in (
         ("nodes", [node.name for node in machine.nodes] + ["ambient"]),
@@ -286,7 +317,9 @@ def _network_problems(machine: Machine) -> list[str]:
             if end not in nodes | {"ambient"}:
                 found.append(f"machine.edges[{i}]: {end!r} is neither a node nor ambient")
         if edge.fan is not None and edge.fan not in fans:
-            found.append(f"machine.edges[{i}].fan = {edge.fan!r}: no such fan; there are {', '.join(sorted(fans))}")
+            found.append(
+                f"machine.edges[{i}].fan = {edge.fan!r}: no such fan; there are {', '.join(sorted(fans)) or 'none'}"
+            )
         if edge.forced_watts_per_kelvin > 0 and edge.fan is None:
             found.append(f"machine.edges[{i}].forced_watts_per_kelvin = {edge.forced_watts_per_kelvin}: needs a fan")
     for i, fan in enumerate(machine.fans):

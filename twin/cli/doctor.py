@@ -13,7 +13,7 @@ from pathlib import Path
 from twin.cli import ANSWER_IS_NO, DONE, output
 from twin.cli.status import survey
 
-REQUIRED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "annotated_types", "rich", "psutil", "tomli_w")
+REQUIRED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "annotated_types", "rich", "tomli_w")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""Compile every kernel from nothing and look at the machine code. A program of its own: see test_kernels.py."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+FUSED = re.compile(r"\b(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
+
+
+def main() -> None:
+    began = time.perf_counter()
+    from runs import run, shipped_scenario
+
+    from twin.kernels import exp, log, power, tanh
+
+    run(replace(shipped_scenario("sensor_faults"), duration_ms=500))
+    for used in (exp(1.0), log(2.0), tanh(0.5), power(2.0, 0.5)):
+        assert used
+    took = time.perf_counter() - began
+    found = {
+        id(thing): thing
+        for name, module in list(sys.modules.items())
+        if name.startswith("twin.")
+        for thing in vars(module).values()
+        if hasattr(thing, "inspect_asm")
+    }
+    compiled = 0
+    for function in found.values():
+        for signature in function.signatures:
+            compiled += 1
+            code = function.inspect_asm(signature)
+            assert "ret" in code
+            assert not FUSED.search(code), f"{function.__name__}: {FUSED.findall(code)[:3]}"
+    print(f"{compiled} kernels compiled from nothing in {took:.1f} s, none has a fused multiply-add")
+    assert compiled >= 12
+
+
+if __name__ == "__main__":
+    main()
