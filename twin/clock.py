@@ -195,16 +195,20 @@ class WallEnvironment(TwinEnvironment):
         self._monotonic_ns = monotonic_ns
         self._boottime_ns = boottime_ns or _boottime_ns
         self._sleep_until_ns = sleep_until_ns or _sleep_until_ns
-        self._start_ns = monotonic_ns()
-        self._suspended_before_ns = self._boottime_ns() - self._start_ns
+        self._start_ns: int | None = None
+        self._suspended_before_ns = 0
         self._woke_ns = 0
 
     def step(self) -> None:
         """Sleep until the next event is due, note when this thread woke, and process the event."""
+        if self._start_ns is None:
+            # Time begins with the first event, so that what was prepared before makes nothing late.
+            self._start_ns = self._monotonic_ns()
+            self._suspended_before_ns = self._boottime_ns() - self._start_ns
         due = self.peek()
         if isinstance(due, int):
             self._sleep_until_ns(self._start_ns + due)
-        self._woke_ns = self._monotonic_ns() - self._start_ns
+        self._woke_ns = self.elapsed_ns()
         super().step()
 
     def heart_horizon(self, next_input_ns: int) -> int:
@@ -226,8 +230,8 @@ class WallEnvironment(TwinEnvironment):
         return Wake(max(0, self._woke_ns - int(self._now)), suspended)
 
     def elapsed_ns(self) -> int:
-        """The monotonic clock since the run began."""
-        return self._monotonic_ns() - self._start_ns
+        """The monotonic clock since the first event; 0 before it."""
+        return 0 if self._start_ns is None else self._monotonic_ns() - self._start_ns
 
 
 def _boottime_ns() -> int:

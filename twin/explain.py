@@ -115,8 +115,13 @@ def allowed(location: Location) -> str:
     if kind is float:
         return f"allowed are numbers{_range(bounds)}"
     things, parts = ("texts", "characters") if kind is str else ("lists", "entries")
-    sizes = next((f" of {mark.min_length} to {mark.max_length} {parts}" for mark in bounds if type(mark) is Len), "")
+    sizes = next((f" of {_sizes(mark)} {parts}" for mark in bounds if isinstance(mark, Len)), "")
     return f"allowed are {things}{sizes}"
+
+
+def _sizes(mark: Len) -> str:
+    least, most = mark.min_length, mark.max_length
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _range(bounds: tuple[Any, ...]) -> str:

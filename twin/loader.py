@@ -129,12 +129,12 @@ def _toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"at line (\d+)", str(error))
-        line = "" if place is None else text.splitlines()[int(place[1]) - 1].strip()
+        line = "" if place is None else text.split("\n")[int(place[1]) - 1].strip()
         shown = f", in {shortened(line)!r}" if line else ""
         raise ScenarioError(where, [f"TOML syntax: {error}{shown}"]) from error
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits, or thousands of brackets.
-        raise ScenarioError(where, [f"TOML syntax: a value is too long or nested too deeply ({error})"]) from error
+        raise ScenarioError(where, ["TOML syntax: a value is too long or nested too deeply"]) from error
 
 
 def _override(data: dict[str, Any], item: str) -> str | None:

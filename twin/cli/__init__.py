@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from twin import __version__
 
@@ -27,12 +29,18 @@ class InputError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` when `arguments` is None) and return the exit status."""
+    if sys.stdout is None:
+        # Started without standard output: what is printed goes where nobody looks.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path need not be text, and a terminal need not know every character.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     _start_logging(options)
     if "" not in sys.path:
-        # A controller of one's own lies in the folder where one works.
-        sys.path.insert(0, str(Path.cwd()))
+        # A controller of one's own lies in the folder where one works; last, so that it hides nothing else.
+        sys.path.append("")
     try:
         command = importlib.import_module(f"twin.cli.{options.module}")
         status: int = command.main(options)
@@ -65,9 +73,29 @@ def _status_of(error: Exception) -> int:
 
 def _words(error: Exception, known: bool) -> str:
     text = str(error) or type(error).__name__
-    if known or isinstance(error, OSError) or type(error).__module__.startswith(("twin.", "hardware.")):
+    if known or type(error).__module__.startswith(("twin.", "hardware.")):
         return text
+    if isinstance(error, OSError) and error.strerror:
+        from twin.record.files import mend
+
+        return f"{error.filename or 'standard output'}: {error.strerror}; {mend(error.errno)}"
     return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+class _Short(logging.Formatter):
+    """Messages without the traceback that belongs to them: `run.log` has it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Level and message."""
+        return f"{record.levelname} {record.getMessage()}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with the status of bad input."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; {self.prog} --help shows what there is\n")
 
 
 def _start_logging(options: argparse.Namespace) -> None:
@@ -75,8 +103,10 @@ def _start_logging(options: argparse.Namespace) -> None:
     if options.log_level is not None:
         level = logging.getLevelNamesMapping()[options.log_level.upper()]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s") if options.debug else _Short())
     handler.setLevel(level)
+    # A log that cannot be written, on a full disk, must not spill tracebacks over what is said about it.
+    logging.raiseExceptions = options.debug
     logger = logging.getLogger("twin")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG)
@@ -84,7 +114,7 @@ def _start_logging(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     common.add_argument("-q", "--quiet", action="count", default=0, help="no progress, fewer messages")
     common.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
@@ -93,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="twin", description="Write a thermal, power or pacing controller once; prove it on a simulated machine."
     )
     parser.add_argument("--version", action="version", version=f"pulsetwin {__version__}")
@@ -109,12 +139,14 @@ def _parser() -> argparse.ArgumentParser:
         "scenario", metavar="SCENARIO", help="a shipped scenario (twin scenarios lists them) or a TOML file"
     )
     run.add_argument("--backend", choices=BACKENDS, default="simulated", help="which machine (default: simulated)")
-    run.add_argument("--root", metavar="DIR", help="folder that holds sys and proc (linux: default /; lockstep: kept)")
+    run.add_argument(
+        "--root", metavar="DIR", type=_folder, help="folder that holds sys and proc (linux: default /; lockstep: kept)"
+    )
     run.add_argument("--duration", metavar="SECONDS", type=_seconds, help="how long, in simulated or real seconds")
-    run.add_argument("--seed", metavar="N", type=int, help="instead of the scenario's seed; 0 is a seed")
+    run.add_argument("--seed", metavar="N", type=_whole, help="instead of the scenario's seed; 0 is a seed")
     run.add_argument("--config", metavar="FLAGS", help="heartbeat loops L1 to L6, for example 1_0_1_0_0_0")
     run.add_argument("--law", choices=("adaptive",), help="the heartbeat's interval law")
-    run.add_argument("--out", metavar="DIR", help="the run directory (default: a new one in runs/)")
+    run.add_argument("--out", metavar="DIR", type=_folder, help="the run directory (default: a new one in runs/)")
     run.add_argument(
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
     )
@@ -124,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = add("replay", "run a recorded run again from its seam log, and check every digest")
     replay.add_argument("run", metavar="RUN", help="a run directory")
-    replay.add_argument("--out", metavar="DIR", help="keep the replay's tables there")
+    replay.add_argument("--out", metavar="DIR", type=_folder, help="keep the replay's tables there")
 
     compare = add("compare", "find the first difference between two runs")
     compare.add_argument("run", metavar="RUN", help="a run directory")
@@ -133,23 +165,55 @@ def _parser() -> argparse.ArgumentParser:
     export = add("export", "write a run's tables for other tools")
     export.add_argument("run", metavar="RUN", help="a run directory")
     export.add_argument("--format", choices=("csv", "json", "parquet"), default="csv", help="default: csv")
-    export.add_argument("--out", metavar="DIR", help="where to (default: export/ in the run directory)")
+    export.add_argument("--out", metavar="DIR", type=_folder, help="where to (default: export/ in the run directory)")
 
     status = add("status", "what was found on this machine, what is off, and why")
-    status.add_argument("--root", metavar="DIR", default="/", help="folder that holds sys and proc (default: /)")
+    status.add_argument(
+        "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and proc (default: /)"
+    )
 
     check = add("check", "the conformance suite against a backend")
     check.add_argument("backend", choices=(*BACKENDS, "replay"), help="which backend")
-    check.add_argument("--root", metavar="DIR", help="linux: folder that holds sys and proc (default: /)")
+    check.add_argument("--root", metavar="DIR", type=_there, help="linux: folder that holds sys and proc (default: /)")
 
     add("scenarios", "list the scenarios that are shipped")
 
     benchmark = add("benchmark", "measure speed, each figure beside a reference from the same process")
-    benchmark.add_argument("--repeat", metavar="N", type=int, default=5, help="medians of N measurements (default: 5)")
+    benchmark.add_argument(
+        "--repeat", metavar="N", type=_whole, default=5, help="medians of N measurements (default: 5)"
+    )
 
     doctor = add("doctor", "what is missing on this machine, and the command that mends it")
-    doctor.add_argument("--root", metavar="DIR", default="/", help="folder that holds sys and proc (default: /)")
+    doctor.add_argument(
+        "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and proc (default: /)"
+    )
     return parser
+
+
+def _folder(text: str) -> str:
+    """The name of a folder, which need not be there."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is needed, . is the one you are in")
+    return text
+
+
+def _there(text: str) -> str:
+    """The name of a folder that is there."""
+    try:
+        there = Path(_folder(text)).is_dir()
+    except OSError:
+        there = False
+    if not there:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder; name one that holds sys and proc")
+    return text
+
+
+def _whole(text: str) -> int:
+    """A whole number; the scenario says which ones it takes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a whole number") from None
 
 
 def _seconds(text: str) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardware.interface import Hardware
+from twin.cli import InputError
 from twin.clock import ModelledLateness, TwinEnvironment, VirtualEnvironment, WallEnvironment
 from twin.scenario import Scenario
 from twin.wiring import wiring
@@ -35,11 +36,17 @@ def simulated(scenario: Scenario, trace: TraceTable | None = None, batch: bool =
 
 
 def lockstep(scenario: Scenario, root: Path, trace: TraceTable | None = None) -> Backend:
-    """The simulated machine, rendered as a tree of files below `root` and reached through the Linux backend."""
+    """The simulated machine, rendered as a tree of files below `root` and reached through the Linux backend.
+
+    Raises `InputError` when the tree cannot lie there.
+    """
     from hardware.lockstep import LockstepHardware
 
     env, world = _world(scenario, trace, batch=True)
-    return Backend(env, LockstepHardware(world, wiring(scenario.machine), root, env.elapsed_ns), world)
+    try:
+        return Backend(env, LockstepHardware(world, wiring(scenario.machine), root, env.elapsed_ns), world)
+    except ValueError as error:
+        raise InputError(f"--root: {error}") from error
 
 
 def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
@@ -52,18 +59,21 @@ def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
 
 @contextmanager
 def opened(name: str, scenario: Scenario, root: Path | None, act: bool, trace: TraceTable | None) -> Iterator[Backend]:
-    """The backend called `name`. A lockstep tree without a `root` lies in a temporary folder."""
-    if name == "simulated":
-        yield simulated(scenario, trace)
-    elif name == "linux":
-        yield linux(scenario, root or Path("/"), act)
-    elif root is not None:
-        yield lockstep(scenario, root, trace)
-    else:
-        # In memory where that is possible: the files are replaced ten times a second of simulated time.
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        with tempfile.TemporaryDirectory(prefix="twin-tree-", dir=memory) as folder:
-            yield lockstep(scenario, Path(folder), trace)
+    """The backend called `name`, closed at the end. A lockstep tree without a `root` lies in a temporary folder."""
+    with ExitStack() as stack:
+        if name == "simulated":
+            backend = simulated(scenario, trace)
+        elif name == "linux":
+            backend = linux(scenario, root or Path("/"), act)
+        elif root is not None:
+            backend = lockstep(scenario, root, trace)
+        else:
+            # In memory where that is possible: the files are replaced ten times a second of simulated time.
+            memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-tree-", dir=memory))
+            backend = lockstep(scenario, Path(folder), trace)
+        stack.callback(backend.hardware.close)
+        yield backend
 
 
 def _world(scenario: Scenario, trace: TraceTable | None, batch: bool) -> tuple[VirtualEnvironment, World]:

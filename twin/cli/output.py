@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simpy import Event
-
-from twin.clock import Order, TwinEnvironment
 from twin.timing import SECOND_NS
+
+if TYPE_CHECKING:
+    from simpy import Event
+
+    from twin.clock import TwinEnvironment
 
 
 def print_json(value: Any) -> None:
@@ -31,7 +33,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    # Printed by us, because the library ends the program where nobody reads on.
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="")
 
 
 class Progress:
@@ -67,6 +72,9 @@ class Progress:
             env.process(self._follow(env))
 
     def _follow(self, env: TwinEnvironment) -> Generator[Event, None, None]:
+        # Whoever has an environment has imported this already; a command without one need not wait for the compiler.
+        from twin.clock import Order
+
         while True:
             yield env.after(SECOND_NS, Order.RECORDER)
             seconds = int(env.now) // SECOND_NS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -62,8 +63,13 @@ def playing(scenario: Scenario, trace: TraceTable | None, root: Path) -> Iterato
                for _ in range(os.cpu_count() or 1)]  # fmt: skip
     workers.append(context.Process(target=_draw_frames, args=(scenario, trace, start_ns, parent, root), daemon=True))
     try:
-        for worker in workers:
-            worker.start()
+        # Workers inherit this: Ctrl-C, which reaches the whole group, is for the parent alone.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for worker in workers:
+                worker.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         yield
     finally:
         for worker in workers:

@@ -17,6 +17,7 @@ from twin.control.choose import make_controller
 from twin.loader import file_digest, parse, trace_path
 from twin.loop import Loop
 from twin.record.compare import first_difference
+from twin.record.files import make_folder
 from twin.record.recorder import Recorded, RunRecorder
 from twin.record.rundir import SEAM_LOG, RunDirectory
 from twin.record.seamlog import SeamLog, read_seam_log
@@ -27,6 +28,8 @@ from twin.timing import Wake
 def main(options: argparse.Namespace) -> int:
     """Replay, compare the digests, and name the first difference if there is one."""
     directory = RunDirectory.open(Path(options.run), needs=())
+    if not directory.file(SEAM_LOG).is_file():
+        raise InputError(f"{directory.path}: has no {SEAM_LOG}, without which a run cannot be replayed; run it again")
     log = read_seam_log(directory.file(SEAM_LOG))
     if directory.manifest is not None and not log.complete:
         raise InputError(
@@ -36,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
     if not log.complete:
         print(f"twin: the run was cut short; replaying up to {log.last_good}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="twin-replay-") as temporary:
-        place = Path(temporary) if options.out is None else _empty_folder(Path(options.out))
+        place = Path(temporary) if options.out is None else make_folder(Path(options.out), empty=True)
         scenario, recorded = replay(directory.path, log, place)
         digests = run_digests(scenario, _trace_digest(scenario, directory.path), recorded)
         recorded_digests = {} if directory.manifest is None else directory.manifest["digests"]
@@ -64,9 +67,10 @@ def replay(run: Path, log: SeamLog, place: Path) -> tuple[Scenario, Recorded]:
     limits = {limit.name: limit for limit in log.header.limits}
     hardware = ReplayHardware(log.header.channels, limits, cycles)
     env = VirtualEnvironment(RecordedLateness(log.lateness_ns, wakes))
+    controller = make_controller(scenario, hardware.limits)
     recorder = RunRecorder(place, scenario, hardware.sensors, hardware.limits, None)
     try:
-        Loop(env, hardware, scenario, make_controller(scenario, hardware.limits), recorder).run()
+        Loop(env, hardware, scenario, controller, recorder).run()
         return scenario, recorder.close(ended=True)
     except BaseException:
         recorder.abandon()
@@ -80,13 +84,6 @@ def _trace_digest(scenario: Scenario, run: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: the trace that drove the run is not there; it belongs to the run's digest")
     return file_digest(path)
-
-
-def _empty_folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()):
-        raise InputError(f"{path}: is not empty; name an empty or a new folder (--out)")
-    return path
 
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:

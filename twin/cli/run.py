@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,12 +23,13 @@ from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Backend, opened, simulated
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
+from twin.control.view import Controller
 from twin.kernels import Integers
 from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.record import rundir
 from twin.record.digest import run_digest
-from twin.record.files import RecordError, RecordInputError, write_atomic, write_json
+from twin.record.files import RecordError, RecordInputError, make_folder, write_atomic, write_json
 from twin.record.logs import logging_to
 from twin.record.recorder import Recorded, RunRecorder
 from twin.record.seamformat import SeamHeader
@@ -49,18 +52,13 @@ def main(options: argparse.Namespace) -> int:
     trace_digest = "" if trace_file is None else file_digest(trace_file)
     key = _key(scenario, trace_digest, options.backend)
     with opened(options.backend, scenario, root, options.act, trace) as backend:
-        try:
-            make_controller(scenario, backend.hardware.limits)
-            directory = _directory(options, scenario, key)
-        except BaseException:
-            backend.hardware.close()
-            raise
-        with directory:
+        controller = make_controller(scenario, backend.hardware.limits)
+        with _directory(options, scenario, key) as directory:
             if trace_file is not None:
                 shutil.copyfile(trace_file, directory.path / kept_trace_name(trace_file))
                 scenario = with_trace_file(scenario, kept_trace_name(trace_file))
             write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
-            result = _record(options, scenario, backend, directory, trace, trace_digest)
+            result = _record(options, scenario, backend, controller, directory, trace, trace_digest)
     _report(options, result)
     return INTERRUPTED if result.pop("stopped") else DONE
 
@@ -73,6 +71,8 @@ def _check_options(options: argparse.Namespace) -> None:
         wrong.append("--root goes with --backend linux or lockstep")
     if options.backend == "linux" and options.root is not None and not Path(options.root).is_dir():
         wrong.append(f"--root {options.root}: is not a folder; name one that holds sys and proc")
+    if options.backend == "lockstep" and options.root is not None and Path(options.root).is_file():
+        wrong.append(f"--root {options.root}: is a file; name a folder for the tree")
     if wrong:
         raise InputError("; ".join(wrong))
 
@@ -81,17 +81,22 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     named = {
         "seed": options.seed,
         "duration_ms": None if options.duration is None else round(options.duration * 1_000),
-        "heartbeat.config": options.config and f'"{options.config}"',
-        "heartbeat.law": options.law and f'"{options.law}"',
-        "recording.ticks": options.ticks and f'"{options.ticks}"',
+        "heartbeat.config": _quoted(options.config),
+        "heartbeat.law": _quoted(options.law),
+        "recording.ticks": _quoted(options.ticks),
     }
     return [*options.set, *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _quoted(text: str | None) -> str | None:
+    """A text as TOML has it, where JSON and TOML agree."""
+    return None if text is None else json.dumps(text, ensure_ascii=False)
 
 
 def _load_trace(path: Path, scenario: Scenario) -> TraceTable:
     assert scenario.workload.trace is not None
     if not path.is_file():
-        raise InputError(f"{path}: the trace of the scenario is not there; workload.trace.file names it")
+        raise InputError(f"{path}: the trace of the scenario is not there, or no file; workload.trace.file names it")
     return load_trace(path, scenario.workload.trace)
 
 
@@ -145,10 +150,13 @@ def _key(scenario: Scenario, trace_digest: str, backend: str) -> str:
 def _directory(options: argparse.Namespace, scenario: Scenario, key: str) -> rundir.RunDirectory:
     if options.out is not None:
         return rundir.RunDirectory.create(Path(options.out), key)
-    name = f"{scenario.name}-{scenario.seed}" + ("" if options.backend == "simulated" else f"-{options.backend}")
+    # A scenario may be called anything; its folder stays inside runs/.
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", scenario.name)
+    name = f"{safe}-{scenario.seed}" + ("" if options.backend == "simulated" else f"-{options.backend}")
+    folder = make_folder(Path("runs"))
     for number in range(1, 1_000_000):
         try:
-            return rundir.RunDirectory.create(Path("runs") / (name if number == 1 else f"{name}-{number}"), key)
+            return rundir.RunDirectory.create(folder / (name if number == 1 else f"{name}-{number}"), key)
         except RecordInputError:
             continue
     raise InputError(f"runs/{name}-*: there are too many; name another directory (--out)")
@@ -158,25 +166,26 @@ def _record(
     options: argparse.Namespace,
     scenario: Scenario,
     backend: Backend,
+    controller: Controller,
     directory: rundir.RunDirectory,
     trace: TraceTable | None,
     trace_digest: str,
 ) -> dict[str, Any]:
     hardware = backend.hardware
     with logging_to(directory.file(rundir.RUN_LOG)):
-        try:
-            recorder = RunRecorder(
-                directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware)
-            )
-            loop = Loop(backend.env, hardware, scenario, make_controller(scenario, hardware.limits), recorder)
-        except BaseException:
-            hardware.close()
-            raise
+        recorder = RunRecorder(
+            directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware)
+        )
+        loop = Loop(backend.env, hardware, scenario, controller, recorder)
+        log.info("%s, seed %d, loops %s, %s law, on the %s machine, for %g s", scenario.name, scenario.seed,
+                 scenario.heartbeat.config, scenario.heartbeat.law, options.backend,
+                 scenario.duration_ms / 1_000)  # fmt: skip
         began = time.perf_counter()
         try:
             ended = _run(options, scenario, backend, trace, loop)
             recorded = recorder.close(ended=True)
-        except BaseException:
+        except BaseException as error:
+            log.info("cut short: %s: %s", type(error).__name__, error)
             with contextlib.suppress(RecordError):
                 recorder.abandon()
             raise
@@ -199,6 +208,9 @@ def _record(
             {"ticks": recorded.ticks, "control": recorded.control},
             {key: value for key, value in facts.items() if key != "run_dir"},
         )
+        for name in recorded.missing:
+            log.info("%s never had a value", name)
+        log.info("%s after %g s, run digest %s", "ended" if ended else "stopped", seconds, digests["run_digest"])
     return {
         **facts,
         "ticks": recorded.ticks.rows,

@@ -93,12 +93,15 @@ def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:
     """Open the Linux backend for reading; what it found is then sorted into steps."""
     try:
         from hardware.linux.adapter import LinuxHardware
+        from hardware.linux.sysfs import Root
+        from hardware.linux.thermal import trip_points
         from twin.scenario import Machine
         from twin.wiring import wiring
 
         hardware = LinuxHardware(root, wiring(Machine()), time.monotonic_ns)
         found, missing = dict(hardware.found), dict(hardware.missing)
         hardware.close()
+        trips = trip_points(Root(root))
     except Exception as error:  # a survey reports whatever is wrong
         words = (f"{type(error).__name__}: {error}",)
         return lambda name, _: Step(name, False, words)
@@ -108,9 +111,15 @@ def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:
         off = {channel: why for channel, why in missing.items() if belongs(channel)}
         words = [f"{channel} at {place}" for channel, place in there.items()]
         words += [f"{', '.join(channels)} off: {why}" for why, channels in _by_reason(off).items()]
+        if name == "temperatures":
+            words += [f"trips of {zone}: {_trip_words(points)}" for zone, points in trips.items() if points]
         return Step(name, bool(there), tuple(words) or ("nothing of the kind in the default machine",))
 
     return step
+
+
+def _trip_words(points: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{kind} at {millicelsius // 1_000} C" for kind, millicelsius in points)
 
 
 def _by_reason(off: dict[str, str]) -> dict[str, list[str]]:

@@ -10,13 +10,19 @@ from twin.control.rules import RulesPid, Steady
 from twin.control.view import Controller
 from twin.scenario import Scenario
 
+_ANYTHING = (Exception, SystemExit)
+"""What code that is not ours may raise."""
+
 
 class ControllerError(ValueError):
     """The controller that a scenario names cannot be had."""
 
 
 def make_controller(scenario: Scenario, limits: Mapping[str, Limit]) -> Controller:
-    """A fresh controller. `module:factory` is imported and called as `factory(scenario, limits)`."""
+    """A fresh controller. `module:factory` is imported and called as `factory(scenario, limits)`.
+
+    Raises `ControllerError` when that does not work.
+    """
     name = scenario.control.controller
     if name == "rules-pid":
         return RulesPid(scenario, limits)
@@ -25,11 +31,24 @@ def make_controller(scenario: Scenario, limits: Mapping[str, Limit]) -> Controll
     module_name, _, factory_name = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
+    except _ANYTHING as error:
         raise ControllerError(
-            f"control.controller = {name!r}: {error}; name an importable module and a factory in it, as module:factory"
+            f"control.controller = {name!r}: {_words(error)}; name a module that imports and a factory in it, as "
+            "module:factory"
         ) from error
-    controller: Controller = factory(scenario, limits)
+    try:
+        controller: Controller = factory(scenario, limits)
+    except _ANYTHING as error:
+        raise ControllerError(
+            f"control.controller = {name!r}: {_words(error)}, when called as {factory_name}(scenario, limits); it must "
+            "return a controller (--debug shows where)"
+        ) from error
     if not callable(getattr(controller, "decide", None)):
-        raise ControllerError(f"control.controller = {name!r}: what it made has no method decide(view)")
+        raise ControllerError(
+            f"control.controller = {name!r}: it made {type(controller).__name__}, which has no method decide(view)"
+        )
     return controller
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

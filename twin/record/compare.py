@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twin.record.files import RecordError
+from twin.record.files import RecordInputError
 from twin.record.tables import TableFacts, batches, open_table, table_facts
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _compare(table: _Table, run_a: Path, run_b: Path) -> Difference | None:
     path_a, path_b = run_a / f"{table.name}.parquet", run_b / f"{table.name}.parquet"
     there_a, there_b = path_a.is_file(), path_b.is_file()
     if not (there_a or there_b):
-        raise RecordError(path_a, "is missing in both runs; replay them (twin replay) to get their tables back")
+        raise RecordInputError(path_a, "is missing in both runs; replay them (twin replay) to get their tables back")
     if not (there_a and there_b):
         words = {True: "there", False: "missing"}
         note = "twin replay brings a table back"

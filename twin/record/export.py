@@ -41,11 +41,7 @@ def export(run: Path, format: str, out: Path | None = None) -> list[Path]:  # no
         raise RecordInputError(
             run, f"has neither {TICKS} nor {CONTROL}; name the directory of a run, or replay it first"
         )
-    directory = run / EXPORT if out is None else out
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.failure(directory, "making the directory for the export", error) from error
+    directory = files.make_folder(run / EXPORT if out is None else out)
     words = _words(run / SCENARIO)
     written = []
     for table in tables:

@@ -18,13 +18,18 @@ _MENDS = {
     errno.ENOSPC: "free some space there, or choose another place",
     errno.EDQUOT: "free some of your quota there, or choose another place",
     errno.EFBIG: "raise the file size limit (ulimit -f), or record for a shorter time",
-    errno.EACCES: "choose a place that you may write to",
-    errno.EPERM: "choose a place that you may write to",
+    errno.EACCES: "choose a place that this user may use, or change its permissions (ls -l shows them)",
+    errno.EPERM: "choose a place that this user may use, or change its permissions (ls -l shows them)",
     errno.EROFS: "choose a place that is not mounted read-only",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path: a part of it is a file",
     errno.EISDIR: "check the path: it is a directory",
+    errno.EEXIST: "check the path: it is a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "check the path: its links lead in a circle",
 }
+_MISTAKES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with the path that was asked for, and not with the machine."""
 
 
 class RecordError(Exception):
@@ -47,9 +52,29 @@ def failure(path: Path, doing: str, error: OSError, saved: str = "") -> RecordEr
     """`error`, which happened while `doing` something with `path`, for people: the file, what is saved, the mend."""
     number = error.errno
     reason = os.strerror(number) if number is not None else str(error)
-    mend = _MENDS.get(number or 0, "check the device that holds it")
     middle = f"; {saved}" if saved else ""
-    return RecordError(path, f"{doing} failed: {reason}{middle}; {mend}", number)
+    kind = RecordInputError if number in _MISTAKES else RecordError
+    return kind(path, f"{doing} failed: {reason}{middle}; {mend(number)}", number)
+
+
+def mend(number: int | None) -> str:
+    """What helps when the system refuses with this error number."""
+    return _MENDS.get(number or 0, "check the device that holds it")
+
+
+def make_folder(path: Path, *, empty: bool = False) -> Path:
+    """Make the folder `path` with its parents if need be, and return it.
+
+    Raises `RecordInputError` when it is something else, or (with `empty`) has something in it, and `RecordError`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = empty and any(path.iterdir())
+    except OSError as error:
+        raise failure(path, "making the directory", error) from error
+    if taken:
+        raise RecordInputError(path, "is not empty; name an empty folder, or a new one (--out)")
+    return path
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -128,13 +153,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises `RecordError` when it cannot be read or is something else."""
+    """The JSON object in `path`. Raises `RecordError` when it cannot be read, `RecordInputError` for anything else."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise failure(path, "reading", error) from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(path, f"is not JSON ({error}); run again, or take it from a copy") from error
+        raise RecordInputError(path, f"is not JSON ({error}); run again, or take it from a copy") from error
     if not isinstance(value, dict):
-        raise RecordError(path, "is JSON, but not an object; run again, or take it from a copy")
+        raise RecordInputError(path, "is JSON, but not an object; run again, or take it from a copy")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,4 +40,6 @@ def logging_to(path: Path) -> Iterator[None]:
             if count:
                 logger.warning("%d more times: %s", count, text)
         logger.removeHandler(file)
-        file.close()
+        # What a full disk did not take is tried once more here; the run does not fail for its log.
+        with contextlib.suppress(OSError):
+            file.close()

@@ -98,20 +98,26 @@ class RunDirectory:
     def open(cls, path: Path, needs: tuple[str, ...] = COMPLETE) -> RunDirectory:
         """The run in `path`, with the files in `needs`; for a run that was cut short `(SEAM_LOG,)` is what there is.
 
-        Raises `RecordInputError` when `path` is no run directory or a file in `needs` is missing, and `RecordError`
-        when the manifest cannot be read or a file has not the size that it says.
+        Raises `RecordInputError` when `path` is no run directory, a file in `needs` is missing or has not the size that
+        the manifest says, or the manifest is none; and `RecordError` when the system refuses.
         """
-        if not path.is_dir():
-            raise RecordInputError(path, "is not a directory; name the directory of a run", errno.ENOENT)
-        if not any((path / name).is_file() for name in (MANIFEST, SEAM_LOG)):
+        try:
+            if not path.is_dir():
+                raise RecordInputError(path, "is not a directory; name the directory of a run", errno.ENOENT)
+            there = {name for name in FILES if (path / name).is_file()}
+        except OSError as error:
+            raise files.failure(path, "looking into the run directory", error) from error
+        if there.isdisjoint((MANIFEST, SEAM_LOG, TICKS)):
             raise RecordInputError(path, f"is not a run directory: it has neither {MANIFEST} nor {SEAM_LOG}")
-        missing = [name for name in needs if not (path / name).is_file()]
+        missing = [name for name in needs if name not in there]
         if missing:
-            cut_short = MANIFEST in missing and (path / SEAM_LOG).is_file()
-            mend = "the run was cut short; twin replay works as far as it got" if cut_short else "run it again"
+            cut_short = MANIFEST not in there and SEAM_LOG in there
+            mend = (
+                "the run was cut short; twin replay --out DIR brings back its tables" if cut_short else "run it again"
+            )
             raise RecordInputError(path, f"has no {', '.join(missing)}; {mend}", errno.ENOENT)
         manifest = None
-        if (path / MANIFEST).is_file():
+        if MANIFEST in there:
             manifest = files.read_json(path / MANIFEST)
             _check_manifest(path, manifest, needs)
         return cls(path, manifest, None, None)
@@ -205,6 +211,9 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any], needs: tuple[str, .
     schema = manifest.get("schema")
     if schema != SCHEMA:
         raise RecordInputError(path / MANIFEST, f"has schema {schema!r}; this program reads {SCHEMA!r}")
+    digests = manifest.get("digests")
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise RecordInputError(path / MANIFEST, "has no table of digests; take it from a copy, or run again")
     sizes = manifest.get("files")
     for name in needs:
         if name == MANIFEST:
@@ -213,7 +222,7 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any], needs: tuple[str, .
         said_bytes = said.get("bytes") if isinstance(said, dict) else None
         size = (path / name).stat().st_size
         if name in COMPLETE and size != said_bytes:
-            raise RecordError(
+            raise RecordInputError(
                 path / name,
                 f"has {size} bytes, and the manifest says {said_bytes}; take it from a copy, or replay the run",
             )

@@ -424,7 +424,7 @@ def open_table(path: Path) -> Any:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except pa.ArrowInvalid as error:
-        raise RecordError(
+        raise RecordInputError(
             path, f"is not a Parquet file, or not all of it ({error}); replay the run to get it back"
         ) from error
     except OSError as error:
@@ -453,7 +453,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _unreadable(path: Path, error: Exception) -> RecordError:
-    return RecordError(path, f"is damaged ({error}); replay the run to get it back")
+    return RecordInputError(path, f"is damaged ({error}); replay the run to get it back")
 
 
 def table_facts(path: Path) -> TableFacts:

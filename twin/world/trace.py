@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -66,10 +67,12 @@ def load_trace(path: Path, trace: Trace) -> TraceTable:
                         f"{path}, line {line}, column {trace.time_column}: {row[trace.time_column]!r} is not later "
                         f"than the line before; times must rise"
                     )
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
-        raise TraceError(f"{path}: not a readable CSV file ({error})") from error
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
+        raise TraceError(
+            f"{path}: not a readable CSV file ({error}); save it as UTF-8 text, or copy it again"
+        ) from error
     if not values["times_ns"]:
-        raise TraceError(f"{path}: no samples below the header")
+        raise TraceError(f"{path}: no samples below the header; one is needed at least")
     first = values["times_ns"][0]
     values["times_ns"] = [time - first for time in values["times_ns"]]
     return TraceTable(**{field: tuple(column) for field, column in values.items()})
@@ -81,8 +84,8 @@ def _named(name: str | None, meaning: tuple[int, int, str]) -> _Column | None:
 
 def _open(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _rows(path: Path, file: TextIO, wanted: dict[str, _Column]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -90,12 +93,19 @@ def _rows(path: Path, file: TextIO, wanted: dict[str, _Column]) -> Iterator[tupl
     header = [name.strip() for name in next(reader, [])]
     for column in wanted.values():
         if column.name not in header:
-            raise TraceError(f"{path}, line 1: there is no column {column.name!r}; the file has: {', '.join(header)}")
+            there = ", ".join(header) or "nothing"
+            raise TraceError(f"{path}, line 1: there is no column {column.name!r}; the file has: {there}")
+        if header.count(column.name) > 1:
+            raise TraceError(f"{path}, line 1: column {column.name!r} is there more than once; rename one of them")
     for cells in reader:
         if not cells:
             continue
         if len(cells) != len(header):
-            raise TraceError(f"{path}, line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
+            last = min(len(cells), len(header)) - 1
+            raise TraceError(
+                f"{path}, line {reader.line_num}, column {header[last]}: {len(header)} cells are needed, and the line "
+                f"has {len(cells)}, up to {cells[last][:40]!r}; mend the line, or cut it off"
+            )
         yield reader.line_num, dict(zip(header, cells, strict=True))
 
 
