@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simpy import Event
-
-from twin.clock import Order, TwinEnvironment
 from twin.timing import SECOND_NS
+
+if TYPE_CHECKING:
+    from simpy import Event
+
+    from twin.clock import TwinEnvironment
 
 
 def print_json(value: Any) -> None:
@@ -67,6 +69,9 @@ class Progress:
             env.process(self._follow(env))
 
     def _follow(self, env: TwinEnvironment) -> Generator[Event, None, None]:
+        # Whoever has an environment has imported this already; a command without one need not wait for the compiler.
+        from twin.clock import Order
+
         while True:
             yield env.after(SECOND_NS, Order.RECORDER)
             seconds = int(env.now) // SECOND_NS
