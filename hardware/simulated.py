@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from hardware.interface import Applied, Channel, Command, Limit, Readings, Status, Wiring, clamp
+from hardware.interface import Applied, Channel, Command, Limit, Readings, Source, Status, Wiring, clamp
 from hardware.linux.sysfs import to_channel, to_raw
 from hardware.linux.tree import shown
 
@@ -27,6 +27,11 @@ class World(Protocol):
         """The controller is gone: the simulated firmware takes over."""
 
 
+def _coarse(source: Source) -> bool:
+    """Whether the source's file cannot hold every value of its channel."""
+    return (source.multiply, source.divide) != (1, 1)
+
+
 class SimulatedHardware:
     """The world seen directly. Its values have the quantum of the file that would show them on a Linux machine.
 
@@ -38,8 +43,11 @@ class SimulatedHardware:
         self._wiring = wiring
         self._elapsed_ns = elapsed_ns
         files = shown(wiring)
-        self._sensor_sources = tuple(channel.sources[0] for channel in files.sensors)
-        self._output_sources = {limit.name: limit.sources[0] for limit in files.outputs}
+        # Only sources whose file is coarser than the channel change a value.
+        sensor_sources = [(place, channel.sources[0]) for place, channel in enumerate(files.sensors)]
+        self._coarse_sensors = tuple((place, source) for place, source in sensor_sources if _coarse(source))
+        output_sources = [(limit.name, limit.sources[0]) for limit in files.outputs]
+        self._coarse_outputs = {name: source for name, source in output_sources if _coarse(source)}
         self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
         self._closed = False
 
@@ -56,11 +64,12 @@ class SimulatedHardware:
     def read(self) -> Readings:
         """What the world's sensors say, all stamped with the present time."""
         values, statuses = self._world.sense()
-        quantised = tuple(
-            None if value is None else to_channel(source, to_raw(source, value))
-            for value, source in zip(values, self._sensor_sources, strict=True)
-        )
-        return Readings(quantised, (self._elapsed_ns(),) * len(quantised), statuses)
+        quantised = list(values)
+        for place, source in self._coarse_sensors:
+            value = quantised[place]
+            if value is not None:
+                quantised[place] = to_channel(source, to_raw(source, value))
+        return Readings(tuple(quantised), (self._elapsed_ns(),) * len(quantised), statuses)
 
     def apply(self, command: Command) -> Applied:
         """Clamp and hand over to the world; after `close` every channel fails."""
@@ -69,8 +78,8 @@ class SimulatedHardware:
             return Applied(MappingProxyType({}), wanted.clamped, tuple((name, "closed") for name in wanted.values))
         values: dict[str, int] = {}
         for name, value in wanted.values.items():
-            source = self._output_sources[name]
-            values[name] = to_channel(source, to_raw(source, value))
+            source = self._coarse_outputs.get(name)
+            values[name] = value if source is None else to_channel(source, to_raw(source, value))
             self._world.actuate(name, values[name])
         return Applied(MappingProxyType(values), wanted.clamped)
 

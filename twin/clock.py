@@ -122,17 +122,17 @@ class TwinEnvironment(Environment, ABC):
 
     def at(self, time_ns: int, order: Order) -> Event:
         """An event at `time_ns` (not before now) in its place among those that are due at the same time."""
-        if time_ns < self._now:
-            raise ValueError(f"an event at {time_ns} ns would lie before now, {self._now} ns")
+        return self.after(time_ns - int(self._now), order)
+
+    def after(self, delay_ns: int, order: Order = Order.WORLD) -> Event:
+        """An event `delay_ns` (from 0 on) from now."""
+        if delay_ns < 0:
+            raise ValueError(f"an event at {self._now + delay_ns} ns would lie before now, {self._now} ns")
         event = Event(self)
         event._ok = True
         event._value = None
-        self.schedule(event, order, time_ns - self._now)  # type: ignore[arg-type]
+        self.schedule(event, order, delay_ns)  # type: ignore[arg-type]
         return event
-
-    def after(self, delay_ns: int, order: Order = Order.WORLD) -> Event:
-        """An event `delay_ns` from now."""
-        return self.at(int(self._now) + delay_ns, order)
 
     @abstractmethod
     def heart_horizon(self, next_input_ns: int) -> int:

@@ -54,7 +54,7 @@ class Loop:
         self._recorder = recorder
         self._signals = Signals(scenario, hardware.sensors)
         self._shield = Shield(scenario, hardware.limits)
-        self._fans = tuple(fan.name for fan in scenario.machine.fans)
+        self._fans = {f"{fan.name}_pwm": fan.name for fan in scenario.machine.fans}
         self._period_ns = scenario.control.period_ms * 1_000_000
         self._duration_ns = scenario.duration_ms * 1_000_000
         self._next_cycle_ns = 0
@@ -120,7 +120,7 @@ class Loop:
             verdict = self._shield.project(view, decision.command)
             applied = self.hardware.apply(Command(verdict.values))
             self._signals.commanded(
-                {fan: applied.values[f"{fan}_pwm"] for fan in self._fans if f"{fan}_pwm" in applied.values}
+                {fan: applied.values[channel] for channel, fan in self._fans.items() if channel in applied.values}
             )
             # The ticks of before come first in the log, as they came first in time.
             self._flush()

@@ -23,7 +23,7 @@ class RulesPid:
 
     def __init__(self, scenario: Scenario, limits: Mapping[str, Limit]) -> None:
         machine, control = scenario.machine, scenario.control
-        self._fans = [fan.name for fan in machine.fans]
+        self._fans = [f"{fan.name}_pwm" for fan in machine.fans]
         self._cooled = [_sensors_cooled_by(machine, fan.name) for fan in machine.fans]
         self._target = round(control.target_headroom_celsius * 1_000)
         self._fan_loops = [
@@ -50,7 +50,7 @@ class RulesPid:
         command = {}
         for i, fan in enumerate(self._fans):
             room = view.headroom_millicelsius(self._cooled[i])
-            command[f"{fan}_pwm"] = 255 if room is None else self._fan_loops[i].step(self._target - room, view.dt_ns)
+            command[fan] = 255 if room is None else self._fan_loops[i].step(self._target - room, view.dt_ns)
         room = view.headroom_millicelsius()
         for name, limit in self._power_limits.items():
             cut = 1_000 if room is None else self._power_loops[name].step(REDUCE_MILLICELSIUS - room, view.dt_ns)

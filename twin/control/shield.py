@@ -15,7 +15,6 @@ from types import MappingProxyType
 from hardware.interface import Limit
 from twin.control.signals import fastest_rise_millicelsius_per_second
 from twin.control.view import View
-from twin.kernels import kernel
 from twin.scenario import Scenario
 
 FANS_START_MILLICELSIUS = 20_000
@@ -25,7 +24,6 @@ CAPS_SAFE_MILLICELSIUS = 3_000
 """Headroom at which the floors and ceilings begin, and at which they are complete."""
 
 
-@kernel
 def fan_floor(headroom_millicelsius: int, least: int, full: int) -> int:
     """The least fan command at this headroom: `least` from 20 K on, rising in a straight line to `full` at 8 K."""
     if headroom_millicelsius >= FANS_START_MILLICELSIUS:
@@ -37,7 +35,6 @@ def fan_floor(headroom_millicelsius: int, least: int, full: int) -> int:
     return least + ((full - least) * (FANS_START_MILLICELSIUS - headroom_millicelsius) + span - 1) // span
 
 
-@kernel
 def cap_ceiling(headroom_millicelsius: int, safe: int, maximum: int) -> int:
     """The largest cap at this headroom: `maximum` from 8 K on, falling in a straight line to `safe` at 3 K."""
     if headroom_millicelsius >= CAPS_START_MILLICELSIUS:
@@ -45,7 +42,7 @@ def cap_ceiling(headroom_millicelsius: int, safe: int, maximum: int) -> int:
     if headroom_millicelsius <= CAPS_SAFE_MILLICELSIUS:
         return safe
     span = CAPS_START_MILLICELSIUS - CAPS_SAFE_MILLICELSIUS
-    # maximum <= 2^42 microwatts, the difference of headrooms < 2^13. Rounded down: never too high.
+    # Rounded down: never too high.
     return safe + (maximum - safe) * (headroom_millicelsius - CAPS_SAFE_MILLICELSIUS) // span
 
 
@@ -125,6 +122,8 @@ class Shield:
 
 
 def _changes(asked: Mapping[str, object], given: Mapping[str, int]) -> tuple[str, ...]:
+    if asked == given:
+        return ()
     return tuple(
         f"{name} {_short(asked[name]) if name in asked else 'nothing'} -> {value}"
         for name, value in given.items()

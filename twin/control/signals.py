@@ -13,7 +13,7 @@ from hardware.interface import Channel, Readings
 from twin.control.gate import Gate, GateSettings
 from twin.control.model import ThermalModel
 from twin.control.view import View
-from twin.scenario import Scenario, Sensor
+from twin.scenario import Scenario
 from twin.timing import SECOND_NS, Wake
 
 FAN_GRACE_CYCLES = 30
@@ -25,7 +25,8 @@ class Signals:
 
     def __init__(self, scenario: Scenario, channels: tuple[Channel, ...]) -> None:
         machine, control = scenario.machine, scenario.control
-        self._places = {channel.name: i for i, channel in enumerate(channels)}
+        self._names = tuple(channel.name for channel in channels)
+        self._places = {name: i for i, name in enumerate(self._names)}
         self._wrap = {channel.name: channel.wrap for channel in channels}
         self._machine = machine
         self._model = ThermalModel(machine)
@@ -46,6 +47,9 @@ class Signals:
             for i, sensor in enumerate(machine.sensors)
         ]
         self._started = False
+        self._sensor_nodes = tuple(self._model.places[sensor.node] for sensor in machine.sensors)
+        self._lags_ns = tuple((sensor.lag_ms + sensor.hold_ms // 2) * 1_000_000 for sensor in machine.sensors)
+        self._expected = [0] * len(machine.sensors)
         self._lagged = [0] * len(machine.sensors)
         self._limits = tuple(round(sensor.limit_celsius * 1_000) for sensor in machine.sensors)
         self._expected_rpm = [fan.initial_pwm * fan.max_rpm // 255 for fan in machine.fans]
@@ -57,13 +61,17 @@ class Signals:
         self._last_ns: int | None = None
         self._sensor_names = tuple(sensor.name for sensor in machine.sensors)
         self._fan_names = tuple(fan.name for fan in machine.fans)
+        self._fan_channels = tuple(f"{name}_rpm" for name in self._fan_names)
+        # What a processor draws is at most a few times its limit; a counter that says more is wrong.
+        self._most_cpu_microwatts = 2_000_000 * round(machine.cpu.pl2_watts)
+        self._most_gpu_microwatts = 4_000_000 * round(machine.gpu.power_limit_watts)
 
     def see(self, cycle: int, due_ns: int, wake: Wake, readings: Readings) -> View:
         """The picture of this cycle. `due_ns + wake.lateness_ns` is when it began."""
         now_ns = due_ns + wake.lateness_ns
         dt_ns = self._period_ns if self._last_ns is None else max(1, now_ns - self._last_ns)
         self._last_ns = now_ns
-        get = {name: readings.values[place] for name, place in self._places.items()}.get
+        get = dict(zip(self._names, readings.values, strict=True)).get
 
         if wake.suspended_ns:
             self._counters.clear()
@@ -71,10 +79,10 @@ class Signals:
                 gate.forget()
         cpu_power = self._power_microwatts("cpu_energy_microjoules", readings)
         gpu_power = get("gpu_power_microwatts")
-        if gpu_power is not None and not 0 <= gpu_power <= 4_000_000 * round(self._machine.gpu.power_limit_watts):
+        if gpu_power is not None and not 0 <= gpu_power <= self._most_gpu_microwatts:
             gpu_power = None
         memory_used = _memory_used_ppm(get("memory_total_kibibytes"), get("memory_available_kibibytes"))
-        fan_rpm = tuple(get(f"{name}_rpm") for name in self._fan_names)
+        fan_rpm = tuple([get(name) for name in self._fan_channels])
         fan_trouble = self._judge_fans(fan_rpm, dt_ns)
 
         for i, gate in enumerate(self._gates):
@@ -134,7 +142,7 @@ class Signals:
             spent += wrap + 1
         microwatts = spent * SECOND_NS // (taken_ns - last[1])
         # A counter that was reset, or went round more than once, implies a power that the processor cannot draw.
-        return microwatts if 0 <= microwatts <= 2_000_000 * round(self._machine.cpu.pl2_watts) else None
+        return microwatts if 0 <= microwatts <= self._most_cpu_microwatts else None
 
     def _cpu_load_ppm(self, busy: int | None, total: int | None) -> int | None:
         last = self._counters.get("cpu_busy_ticks")
@@ -156,7 +164,7 @@ class Signals:
         dt_ns: int,
     ) -> None:
         machine, model = self._machine, self._model
-        heat = np.zeros(len(machine.nodes))
+        heat = [0.0] * len(machine.nodes)
         memory = machine.memory
         share = 0.5 if memory_used is None else memory_used / 1_000_000
         heat[model.places[memory.node]] += memory.idle_watts + (memory.full_watts - memory.idle_watts) * share
@@ -173,22 +181,22 @@ class Signals:
         seconds = dt_ns / SECOND_NS
         if not self._started:
             self._begin_model()
-        for gate, sensor in zip(self._gates, machine.sensors, strict=True):
-            place = model.places[sensor.node]
+        for gate, sensor, place in zip(self._gates, machine.sensors, self._sensor_nodes, strict=True):
             if gate.believed is not None and sensor.reference and not gate.suspicion:
-                if abs(gate.believed - self._expected(sensor)) <= gate.settings.suspicion_millicelsius:
+                expected = int(model.celsius[place] * 1_000.0)
+                if abs(gate.believed - expected) <= gate.settings.suspicion_millicelsius:
                     model.pull(place, gate.believed / 1_000, seconds)
             elif gate.believed is not None and sensor.node in blind:
                 model.celsius[place] = gate.believed / 1_000
-        rpm = np.array([float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)])
-        model.step(heat, rpm, seconds)
+        rpm = [float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)]
+        model.step(np.array(heat), np.array(rpm), seconds)
+        self._expect()
         for i, (gate, sensor) in enumerate(zip(self._gates, machine.sensors, strict=True)):
             if sensor.node in blind:
                 gate.compare(None)
-                self._lagged[i] = self._expected(sensor)
+                self._lagged[i] = self._expected[i]
                 continue
-            lag_ns = (sensor.lag_ms + sensor.hold_ms // 2) * 1_000_000
-            self._lagged[i] += (self._expected(sensor) - self._lagged[i]) * dt_ns // (lag_ns + dt_ns)
+            self._lagged[i] += (self._expected[i] - self._lagged[i]) * dt_ns // (self._lags_ns[i] + dt_ns)
             gate.compare(self._lagged[i] + sensor.offset_millicelsius)
 
     def _begin_model(self) -> None:
@@ -200,16 +208,18 @@ class Signals:
         }
         self._started = len(known) == len(self._gates)
         self._model.start(known)
-        self._lagged = [self._expected(sensor) for sensor in self._machine.sensors]
+        self._expect()
+        self._lagged = list(self._expected)
 
-    def _expected(self, sensor: Sensor) -> int:
-        """What the model has at the sensor's node, millicelsius."""
-        return int(self._model.celsius[self._model.places[sensor.node]] * 1_000.0)
+    def _expect(self) -> None:
+        """Note what the model has at each sensor's node, millicelsius."""
+        celsius = self._model.celsius.tolist()
+        self._expected = [int(celsius[node] * 1_000.0) for node in self._sensor_nodes]
 
     def _worst(self, i: int, gate: Gate) -> int | None:
         if gate.believed is None:
             return None
-        return max(gate.believed, self._expected(self._machine.sensors[i])) if self._check else gate.believed
+        return max(gate.believed, self._expected[i]) if self._check else gate.believed
 
     def _failsafe(self, wake: Wake, suspicion: str) -> str:
         """Why full cooling is due, now or still; empty when the last `hold_cycles` cycles were clean."""

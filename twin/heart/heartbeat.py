@@ -15,6 +15,9 @@ from twin.scenario import Heartbeat as HeartbeatSettings
 ROWS = 16_384
 """How many captured ticks are held before they have to be taken."""
 
+CHOSEN_WORDS = 256
+"""How many words are chosen before they are executed: enough for most ticks, and small enough for the fastest cache."""
+
 
 class Heartbeat:
     """Dictionary, interval and captured ticks of one run.
@@ -44,6 +47,7 @@ class Heartbeat:
         self.state[ticks.S_LOAD] = ticks.UNKNOWN_LOAD
         self.heat = np.zeros(settings.words, dtype=np.int64)
         self.stamp = np.zeros(settings.words, dtype=np.int64)
+        self._chosen = np.zeros(CHOSEN_WORDS, dtype=np.int64)
         self._rows = np.zeros((ticks.COLUMNS, ROWS), dtype=np.int64)
         self._filled = 0
         self._capacity = settings.capacity_words_per_second
@@ -96,7 +100,15 @@ class Heartbeat:
             expected = (horizon - due) // int(self.state[ticks.S_INTERVAL]) + 1
             lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled))
             self._filled += ticks.run_ticks(
-                self.parameters, self.state, self.heat, self.stamp, lateness, horizon, self._rows, self._filled
+                self.parameters,
+                self.state,
+                self.heat,
+                self.stamp,
+                self._chosen,
+                lateness,
+                horizon,
+                self._rows,
+                self._filled,
             )
 
     def beat(

@@ -70,8 +70,7 @@ def decayed(heat: int, idle_us: int, decay_q48_per_us: int) -> int:
     """
     if idle_us > (1 << 45):
         idle_us = 1 << 45
-    loss = idle_us * decay_q48_per_us
-    return heat - loss if loss < heat else 0
+    return max(0, heat - idle_us * decay_q48_per_us)
 
 
 @kernel
@@ -101,11 +100,24 @@ def capture(
 
 
 @kernel
+def choose(key0: int, key1: int, first_draw: int, words: int, chosen: Integers) -> None:
+    """Fill `chosen` with word numbers (0..words-1), one a draw from number `first_draw` on.
+
+    The square of a uniform number in 31 bits favours low word numbers. Choosing many words before executing any of them
+    lets the compiler choose several at once.
+    """
+    for i in range(len(chosen)):
+        uniform = draw32(key0, key1, first_draw + i) >> 1
+        chosen[i] = (((uniform * uniform) >> 31) * words) >> 31
+
+
+@kernel
 def run_ticks(
     parameters: Integers,
     state: Integers,
     heat: Integers,
     stamp: Integers,
+    chosen: Integers,
     lateness_ns: Integers,
     horizon_ns: int,
     captured: Integers,
@@ -114,7 +126,7 @@ def run_ticks(
     """Run the ticks that are due before `horizon_ns` and return how many there were.
 
     Stops early when `lateness_ns` (one entry a tick) or the room in `captured` (shape COLUMNS x rows, from `first_row`
-    on) is used up.
+    on) is used up. `chosen` (any length from 1 on) is room for the numbers of words that are about to be executed.
     """
     words = parameters[P_WORDS]
     decay = parameters[P_DECAY]
@@ -155,25 +167,24 @@ def run_ticks(
         carry = work - executed * 1_000_000_000
 
         now_us = woke // 1_000
-        for _ in range(executed):
-            # Skewed choice: the square of a uniform number in 31 bits favours low word numbers.
-            uniform = draw32(key0, key1, draws) >> 1
-            draws += 1
-            word = (((uniform * uniform) >> 31) * words) >> 31
-            before = heat[word]
-            after = before
-            if decay_on:
-                after = decayed(after, now_us - stamp[word], decay)
-            stamp[word] = now_us
-            if heat_on and after < HEAT_MAX:
-                after += ONE_EXECUTION
-            heat[word] = after
-            total += after - before
-            if after >= hot_heat:
-                if before < hot_heat:
-                    hot += 1
-            elif before >= hot_heat:
-                hot -= 1
+        remaining = executed
+        while remaining > 0:
+            batch = chosen[: min(remaining, len(chosen))]
+            choose(key0, key1, draws, words, batch)
+            draws += len(batch)
+            remaining -= len(batch)
+            for word in batch:
+                before = heat[word]
+                after = before
+                if decay_on:
+                    after = decayed(after, now_us - stamp[word], decay)
+                stamp[word] = now_us
+                if heat_on and after < HEAT_MAX:
+                    after += ONE_EXECUTION
+                heat[word] = after
+                total += after - before
+                # Without branches, because nothing could predict which of the chosen words are hot.
+                hot += int(after >= hot_heat) - int(before >= hot_heat)
 
         if decay_on:
             for _ in range(parameters[P_SWEEP]):
@@ -182,8 +193,7 @@ def run_ticks(
                 stamp[sweep] = now_us
                 heat[sweep] = after
                 total += after - before
-                if before >= hot_heat and after < hot_heat:
-                    hot -= 1
+                hot += int(after >= hot_heat) - int(before >= hot_heat)
                 sweep += 1
                 if sweep == words:
                     sweep = 0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hardware.interface import Channel, Command, Limit
 from twin.control.cycle import Cycle
 from twin.heart import ticks
@@ -20,6 +22,8 @@ from twin.scenario import Scenario
 TICK_SCHEMA = "tick/0"
 CONTROL_SCHEMA = "control/0"
 """Number 0 until the loops that fill the remaining columns are there."""
+WAITING_TICKS = 4_096
+"""Ticks that wait to be put into their table together, because they come by the hundred and the table has a price."""
 
 TICK_COLUMNS = (
     Column("run_id", "u32"),
@@ -88,12 +92,26 @@ class RunRecorder:
         columns = control_columns(channels, self._outputs, tuple(sensor.name for sensor in scenario.machine.sensors))
         self._control = TableWriter(directory / "control.parquet", CONTROL_SCHEMA, columns, "all")
         self._summary = RunSummary(channels)
+        self._waiting: list[Integers] = []
+        self._waiting_ticks = 0
 
     def ticks(self, captured: Integers) -> None:
         """Log the lateness of these ticks and add their rows."""
-        lateness = captured[ticks.C_LATENESS]
         if self._log is not None:
-            self._log.ticks(int(captured[ticks.C_TICK, 0]), lateness)
+            self._log.ticks(int(captured[ticks.C_TICK, 0]), captured[ticks.C_LATENESS])
+        self._waiting.append(captured.copy())
+        self._waiting_ticks += captured.shape[1]
+        if self._waiting_ticks >= WAITING_TICKS:
+            self._add_ticks()
+
+    def _add_ticks(self) -> None:
+        """Put the ticks that wait into their table."""
+        if not self._waiting:
+            return
+        captured = np.concatenate(self._waiting, axis=1)
+        self._waiting.clear()
+        self._waiting_ticks = 0
+        lateness = captured[ticks.C_LATENESS]
         self._ticks.append_block(
             {
                 "run_id": 0,
@@ -152,6 +170,7 @@ class RunRecorder:
         """Finish the files; `ended` says that the run reached its end (else the log stays without its END)."""
         if self._log is not None:
             self._log.close(ended=ended)
+        self._add_ticks()
         return Recorded(self._ticks.close(), self._control.close(), self._summary.result(), self._summary.missing)
 
     def abandon(self) -> None:

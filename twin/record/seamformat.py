@@ -44,6 +44,7 @@ U64 = struct.Struct("<Q")
 COUNTS = struct.Struct("<QQ")
 OVERHEAD = PREFIX.size + U32.size
 _STATUSES = tuple(Status)
+_OK = Status.OK
 _STATUS_BYTES = bytes(_STATUSES)
 _COMMANDED, _APPLIED, _CLAMPED = 1, 2, 4
 _CYCLE_HEAD = ("cycle number", "due_ns", "lateness_ns", "suspended_ns")
@@ -109,7 +110,7 @@ class Layout:
         """The payload. Raises `ValueError` for a cycle that does not fit the header."""
         values, statuses = cycle.readings.values, cycle.readings.statuses
         for value, status in zip(values, statuses, strict=True):
-            if (value is None) is (status is Status.OK):
+            if (value is None) is (status is _OK):
                 raise ValueError(f"cycle {cycle.number}: a reading is {value!r} with status {status!r}")
         asked, done, clamped = cycle.command.values, cycle.applied.values, cycle.applied.clamped
         flags: list[int] = []

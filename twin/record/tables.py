@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 65_536
 """Rows in a row group, and in memory, at most."""
+WAITING_ROWS = 256
+"""Rows that came one by one and wait as they came, to be put into their columns all at once."""
 
 COLUMN_KINDS = ("u8", "u16", "u32", "u64", "i64", "str")
 
@@ -128,11 +131,13 @@ class _Integers:
         if self._valid is not None:
             self._valid[at : at + count] = True
 
-    def put(self, value: Any, at: int) -> None:
-        """Take one checked value to `at`."""
+    def put_rows(self, values: Sequence[Any], at: int) -> None:
+        """Take checked values, one a row, to `at` and after."""
+        rows = slice(at, at + len(values))
         if self._valid is not None:
-            self._valid[at] = value is not None
-        self._values[at] = 0 if value is None else value
+            self._valid[rows] = [value is not None for value in values]
+            values = [0 if value is None else value for value in values]
+        self._values[rows] = values
 
     def take(self, rows: int, kept: slice) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]:
         """Digest the first `rows` rows; the kept ones of them, copied, and where they have no value."""
@@ -167,19 +172,20 @@ class _Text:
     def put_block(self, value: Any, start: int, count: int, at: int) -> None:
         """Take rows `start` .. `start + count - 1` of a checked value."""
         if isinstance(value, list):
-            for index in range(start, start + count):
-                self.put(value[index], at)
+            self.put_rows(value[start : start + count], at)
         else:
             self._runs.append(value)
             self._counts.append(count)
 
-    def put(self, value: Any, _at: int) -> None:
-        """Take one checked value."""
-        if self._runs and self._runs[-1] == value:
-            self._counts[-1] += 1
-        else:
-            self._runs.append(value)
-            self._counts.append(1)
+    def put_rows(self, values: Sequence[Any], _at: int) -> None:
+        """Take checked values, one a row."""
+        for value, run in groupby(values):
+            count = sum(1 for _ in run)
+            if self._runs and self._runs[-1] == value:
+                self._counts[-1] += count
+            else:
+                self._runs.append(value)
+                self._counts.append(count)
 
     def take(self, _rows: int, kept: slice) -> tuple[npt.NDArray[np.generic], list[str]]:
         """Digest what waits; for each kept row the number of its string, and the strings."""
@@ -216,6 +222,7 @@ class TableWriter:
             for column, digest in zip(columns, self._digest.columns, strict=True)
         ]
         self._fill = 0
+        self._rows: list[Sequence[int | str | None]] = []
         self._taken = 0
         self._file: BinaryIO | None = None
         self._writer: Any = None
@@ -250,6 +257,7 @@ class TableWriter:
         if not sized or len(block) != len(self._names) or any(name not in block for name in self._names):
             raise ValueError(f"a block has these columns, one of them at least as rows: {', '.join(self._names)}")
         checked = [stage.check_block(block[name], rows) for name, stage in zip(self._names, self._stages, strict=True)]
+        self._put_rows()
         start = 0
         while start < rows:
             count = min(GROUP_ROWS - self._fill, rows - start)
@@ -267,18 +275,16 @@ class TableWriter:
             raise ValueError(f"a row of this table has {len(self._stages)} values, not {len(row)}")
         for stage, value in zip(self._stages, row, strict=True):
             stage.check(value)
-        fill = self._fill
-        for stage, value in zip(self._stages, row, strict=True):
-            stage.put(value, fill)
-        self._fill = fill + 1
-        if self._fill == GROUP_ROWS:
-            self._spill()
+        self._rows.append(tuple(row))
+        if len(self._rows) == WAITING_ROWS:
+            self._put_rows()
 
     def close(self) -> TableSummary:
         """Write the rest, sync, and give the file its name. A second call returns the same. Raises `RecordError`."""
         if self._summary is not None:
             return self._summary
         self._check_open()
+        self._put_rows()
         self._spill()
         summary = TableSummary(self._taken, self._kept + self._waiting_rows, self._digest.hexdigest())
         try:
@@ -322,6 +328,19 @@ class TableWriter:
         self.abort()
         saved = f"of {self._taken} rows none is saved here, but the seam log of the run brings them back (twin replay)"
         return files.failure(self.path, "writing the table", error, saved)
+
+    def _put_rows(self) -> None:
+        """Put the rows that came one by one into their columns."""
+        rows, self._rows = self._rows, []
+        start = 0
+        while start < len(rows):
+            piece = rows[start : start + GROUP_ROWS - self._fill]
+            for stage, values in zip(self._stages, zip(*piece, strict=True), strict=True):
+                stage.put_rows(values, self._fill)
+            self._fill += len(piece)
+            start += len(piece)
+            if self._fill == GROUP_ROWS:
+                self._spill()
 
     def _spill(self) -> None:
         """Digest the rows in memory, and write what is to be kept of them."""
@@ -390,8 +409,7 @@ class TableWriter:
         arrays = []
         for column, field, (values, extra) in zip(self._columns, schema, taken, strict=True):
             if column.kind == "str":
-                codes = _numbers(values, pa.int32(), None)
-                arrays.append(pa.DictionaryArray.from_arrays(codes, _strings(extra)).cast(field.type))
+                arrays.append(_texts(values, extra))
             else:
                 arrays.append(_numbers(values, field.type, extra))
         return pa.Table.from_arrays(arrays, schema=schema)
@@ -405,15 +423,18 @@ def _numbers(values: npt.NDArray[np.generic], kind: pa.DataType, missing: npt.ND
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def _strings(strings: list[str]) -> pa.Array:
-    """An Arrow array of strings, made from buffers for the same reason."""
+def _texts(numbers: npt.NDArray[np.generic], strings: list[str]) -> pa.Array:
+    """An Arrow array with `strings[number]` in each row, made from buffers for the same reason."""
     import pyarrow as pa
 
     raw = [string.encode() for string in strings]
-    offsets = np.zeros(len(raw) + 1, dtype=np.int32)
-    offsets[1:] = np.cumsum([len(each) for each in raw])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))]
-    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+    offsets = np.zeros(len(numbers) + 1, dtype=np.int32)
+    np.cumsum(np.array([len(each) for each in raw], dtype=np.int32)[numbers], out=offsets[1:])
+    # Run by run, since neighbours are mostly alike.
+    begins = np.flatnonzero(np.diff(numbers, prepend=-1))
+    counts = np.diff(begins, append=len(numbers))
+    data = b"".join([raw[n] * count for n, count in zip(numbers[begins].tolist(), counts.tolist(), strict=True)])
+    return pa.Array.from_buffers(pa.string(), len(numbers), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def open_table(path: Path) -> Any:

@@ -243,6 +243,8 @@ class Faults:
     ) -> None:
         self._env = env
         self._healthy = healthy
+        self._sensor_faults = 0
+        self._output_faults = 0
         self._targets = fault_targets(wiring, scenario.machine)
         seed = scenario.seed
         self._sensors = {
@@ -267,7 +269,7 @@ class Faults:
 
     def shown(self, values: Values, statuses: Statuses) -> tuple[Values, Statuses]:
         """Healthy readings with the sensors' faults applied."""
-        if not any(sensor.faults for sensor in self._sensors.values()):
+        if self._sensor_faults == 0:
             return values, statuses
         shown = [
             sensor.shown(value, status)
@@ -278,7 +280,7 @@ class Faults:
     @property
     def outputs_at_fault(self) -> bool:
         """Whether an output has a fault in force, so that what it does may change without a command."""
-        return any(output.faults for output in self.outputs.values())
+        return self._output_faults > 0
 
     def _target(self, name: str) -> SensorTarget | OutputTarget:
         channel = self._targets.get(name)
@@ -336,6 +338,7 @@ class Faults:
         now_ns = int(self._env.now)
         active = ActiveFault(state, amount, delay_ns, now_ns)
         target.begin(active)
+        self._count(target, 1)
         end_ns = now_ns + duration_ns
         if state == "slow":
             renewal_ns = now_ns + delay_ns
@@ -347,6 +350,14 @@ class Faults:
             yield self._env.at(end_ns, Order.FAULTS)
             # By identity: equal faults may be in force at once.
             target.faults[:] = [fault for fault in target.faults if fault is not active]
+            self._count(target, -1)
+
+    def _count(self, target: SensorTarget | OutputTarget, change: int) -> None:
+        """Keep count of the faults in force, since readings and plant steps ask all the time whether there are any."""
+        if isinstance(target, SensorTarget):
+            self._sensor_faults += change
+        else:
+            self._output_faults += change
 
     def _random(self, target: SensorTarget | OutputTarget, scenario: Scenario) -> Generator[Event, None, None]:
         random = scenario.random_faults

@@ -101,6 +101,7 @@ class FramePipeline:
         self._due = False
         self._under_way = 0
         self._completions: deque[tuple[int, int]] = deque()
+        self._latencies_ns = 0
 
     def begin(self, phase: Phase) -> None:
         """From now on frames are started as `phase` says; the first one now. Frames under way are finished."""
@@ -126,14 +127,15 @@ class FramePipeline:
         """
         if not self._active:
             return None, None
-        from_ns = int(self._env.now) - SECOND_NS
-        count = 0
-        total_ns = 0
-        for at_ns, latency_ns in self._completions:
-            if at_ns > from_ns:
-                count += 1
-                total_ns += latency_ns
-        return count * 1000, total_ns // count // 1000 if count else None
+        self._forget_old(int(self._env.now))
+        count = len(self._completions)
+        return count * 1000, self._latencies_ns // count // 1000 if count else None
+
+    def _forget_old(self, now_ns: int) -> None:
+        """Drop the completions that are a second old; `_latencies_ns` is the sum over the others."""
+        completions = self._completions
+        while completions and completions[0][0] <= now_ns - SECOND_NS:
+            self._latencies_ns -= completions.popleft()[1]
 
     def _arm(self, delay_ns: int) -> None:
         self._timer = self._env.after(delay_ns, Order.WORLD)
@@ -168,10 +170,10 @@ class FramePipeline:
 
     def _completed(self, frame: Frame) -> None:
         now_ns = int(self._env.now)
-        completions = self._completions
-        completions.append((now_ns, now_ns - frame.started_ns))
-        while completions[0][0] <= now_ns - SECOND_NS:
-            completions.popleft()
+        latency_ns = now_ns - frame.started_ns
+        self._completions.append((now_ns, latency_ns))
+        self._latencies_ns += latency_ns
+        self._forget_old(now_ns)
         self._under_way -= 1
         if self._due:
             self._start()

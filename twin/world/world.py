@@ -18,6 +18,9 @@ from twin.world.plant import Plant
 from twin.world.trace import TraceTable
 from twin.world.workload import Workload
 
+# Looked up once: an enumeration's members are found slowly, and readings need twenty of them at a time.
+_OK, _ABSENT = Status.OK, Status.ABSENT
+
 
 class World:
     """The machine of `scenario`, alive in `env` from its time 0 on; `trace` is the recording that its workload names.
@@ -120,7 +123,7 @@ class World:
             demand.state_code,
             demand.words_per_second,
         )
-        return values, tuple([Status.ABSENT if value is None else Status.OK for value in values])
+        return values, tuple([_ABSENT if value is None else _OK for value in values])
 
     def _step(self) -> Generator[Event, None, None]:
         plant = self._plant
