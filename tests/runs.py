@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import os
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hardware.interface import Limit
+from twin.cli import main
 from twin.cli.backends import simulated
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
@@ -89,6 +92,16 @@ def twin(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | N
     if check and done.returncode != 0:
         raise AssertionError(f"twin {' '.join(map(str, arguments))} gave {done.returncode}: {done.stderr}")
     return done
+
+
+def here(*arguments: object) -> dict[str, Any]:
+    """What a command prints with `--json`, run in this process: for long runs whose start would cost as much."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main([*map(str, arguments), "--json", "--quiet"])
+    assert status in (0, 1)
+    parsed: dict[str, Any] = json.loads(printed.getvalue())
+    return parsed
 
 
 def twin_json(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> dict[str, Any]:

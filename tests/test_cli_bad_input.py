@@ -81,6 +81,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["run", "idle", "--set", "machine.nodes.0.capacity_joules_per_kelvin=-1"],
          ["capacity_joules_per_kelvin = -1: allowed are numbers above 0", "(from the command line)"]),
         (["run", "idle", "--set", "machine.ambient_celsius=nan"], ["idle.toml: machine.ambient_celsius = NaN"]),
+        (["run", "idle", "--set", "machine.nodes.0.capacity_joules_per_kelvin=1e-15"],
+         ["thermal node 'cpu_die' has 1e-15 J/K", "give it more capacity or shorten step_ms"]),
         (["run", "idle", "--set", "nonsense"], ["--set 'nonsense': write key.path=value"]),
         (["run", "idle", "--set", "workload.phases.7.name=x"], ["workload.phases.7 is not a table or an entry"]),
         (["run", "idle", "--seed", "-1"], ["seed = -1: allowed are whole numbers from 0", "(from the command line)"]),
@@ -192,6 +194,20 @@ class Strange:
     def decide(self, view):
         return Decision("explode", "rules", "why not", {})
 
+class Odd:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def decide(self, view):
+        if self.answer == "leave":
+            sys.exit(7)
+        return self.answer
+
+def answers_nothing(scenario, limits): return Odd(None)
+def answers_no_command(scenario, limits): return Odd(Decision("noop", "rules", "x", None))
+def answers_no_text(scenario, limits): return Odd(Decision("noop", "rules", None, {}))
+def answers_half_a_letter(scenario, limits): return Odd(Decision("noop", "rules", "\\ud800", {}))
+def leaves_later(scenario, limits): return Odd("leave")
 def steady(scenario, limits): return Steady()
 def broken(scenario, limits): return Broken()
 def strange(scenario, limits): return Strange()
@@ -241,7 +257,15 @@ def test_controllers_that_cannot_be_had(controllers: Path, name: str, said: str)
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("broken", "the controller raised KeyError"), ("strange", "the controller answered action 'explode'")],
+    [
+        ("broken", "the controller raised KeyError"),
+        ("strange", "the controller answered action 'explode'"),
+        ("answers_nothing", "the controller raised TypeError"),
+        ("answers_no_command", "the controller raised TypeError"),
+        ("answers_no_text", "the controller raised AttributeError"),
+        ("answers_half_a_letter", "the controller raised UnicodeEncodeError"),
+        ("leaves_later", "the controller raised SystemExit"),
+    ],
 )
 def test_a_controller_that_misbehaves_means_full_cooling_and_the_run_goes_on(controllers, name, reason) -> None:
     said = command("run", "idle", *BRIEF, "--out", "run", "--set", f"control.controller=controllers_of_mine:{name}")
@@ -255,6 +279,14 @@ def test_a_controller_that_misbehaves_means_full_cooling_and_the_run_goes_on(con
         assert said.err == "ERROR the controller raised KeyError; the shield cools fully, and goes on\n"
         assert 'raise KeyError("lost")' in (controllers / "run/run.log").read_text()
     assert answer("replay", "run")["equal"] is True
+
+
+def test_another_version_of_a_controller_is_another_run(controllers: Path) -> None:
+    words = ("run", "idle", *BRIEF, "--out", "run", "--set", "control.controller=controllers_of_mine:steady")
+    assert command(*words).status == command(*words).status == 0
+    file = controllers / "controllers_of_mine.py"
+    file.write_text(file.read_text() + "\n# changed\n")
+    refused(2, ["run: has a different run"], command(*words))
 
 
 def test_a_controller_of_ones_own_is_found_where_one_works(controllers: Path) -> None:
@@ -605,7 +637,7 @@ def test_a_disk_that_is_full_ends_a_real_run_cleanly(place: Path, tree: Path) ->
     }
     assert len(outputs) >= 6
     said = limited(["run", "idle", "--duration", "60", "--backend", "linux", "--root", "tree", "--act", "--out", "run",
-                    "--set", "heartbeat.t0_ns=50000000"], 14_000, place)  # fmt: skip
+                    "--quiet", "--set", "heartbeat.t0_ns=50000000"], 14_000, place)  # fmt: skip
     refused(3, ["run/seam.log: writing the seam log failed: File too large; saved are", "and 11 cycles, to 1.000 s",
                 "raise the file size limit (ulimit -f)"], said)  # fmt: skip
     assert {path: path.read_bytes() for path in outputs} == outputs
@@ -615,7 +647,7 @@ def test_a_disk_that_is_full_ends_a_real_run_cleanly(place: Path, tree: Path) ->
 
 @pytest.mark.parametrize("limit_bytes", [1_000, 5_000, 6_500, 30_000])
 def test_a_limit_on_files_ends_a_simulated_run_cleanly(place: Path, limit_bytes: int) -> None:
-    said = limited(["run", "idle", "--duration", "60", "--out", "run", "--set", "heartbeat.t0_ns=100000000"],
+    said = limited(["run", "idle", "--quiet", "--duration", "60", "--out", "run", "--set", "heartbeat.t0_ns=100000000"],
                    limit_bytes, place)  # fmt: skip
     refused(3, ["run/", "failed: File too large", "raise the file size limit (ulimit -f)"], said)
     if limit_bytes == 30_000:
@@ -636,7 +668,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_a_simulated_run_cleanly(small_disk: Path) -> None:
-    words = ("run", "gaming", "--duration", "60", "--set", "heartbeat.t0_ns=10000000", "--out", small_disk / "run")
+    words = (
+        "run",
+        "idle",
+        "--quiet",
+        "--duration",
+        "60",
+        "--set",
+        "heartbeat.t0_ns=100000000",
+        "--out",
+        small_disk / "run",
+    )
     refused(3, ["run/seam.log: writing the seam log failed: No space left on device; saved are", "free some space"],
             command(*words))  # fmt: skip
     assert answer("replay", small_disk / "run")["cycles"] > 10

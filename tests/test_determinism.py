@@ -16,7 +16,7 @@ import pytest
 from goldens import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import SCENARIOS, Kept, digests, shipped_scenario, twin, twin_json
+from runs import SCENARIOS, Kept, digests, here, shipped_scenario, twin_json
 
 from twin.cli.backends import simulated
 from twin.control.choose import make_controller
@@ -43,18 +43,17 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_golden_lockstep_and_replay_are_one(name: str, tmp_path: Path) -> None:
-    result = twin_json("run", name, "--out", tmp_path / "simulated")
+    result = here("run", name, "--out", tmp_path / "simulated")
     expected = golden(name)
     assert {key: result[key] for key in expected if key in result} == {
         key: value for key, value in expected.items() if key in result
     }
-    lockstep = twin_json("run", name, "--backend", "lockstep", "--out", tmp_path / "lockstep")
+    lockstep = here("run", name, "--backend", "lockstep", "--out", tmp_path / "lockstep")
     assert digests(lockstep) == digests(result)
-    assert twin("compare", tmp_path / "simulated", tmp_path / "lockstep").stdout == "The runs are equal.\n"
-    for backend in ("simulated", "lockstep"):
-        replayed = twin_json("replay", tmp_path / backend)
-        assert replayed["equal"] is True
-        assert digests(replayed) == digests(result)
+    assert here("compare", tmp_path / "simulated", tmp_path / "lockstep")["equal"] is True
+    replayed = here("replay", tmp_path / "lockstep")
+    assert replayed["equal"] is True
+    assert digests(replayed) == digests(result)
 
 
 # --- circumstances that must not matter -------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def test_in_several_processes_at_once(short, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_interpreted_kernels_give_the_bits_of_compiled_ones(name: str, tmp_path: Path) -> None:
     few = ("--duration", "1.5")
-    compiled = twin_json("run", name, *few, "--out", tmp_path / "numba")
+    compiled = here("run", name, *few, "--out", tmp_path / "numba")
     interpreted = twin_json("run", name, *few, "--out", tmp_path / "python", env={"TWIN_KERNELS": "python"})
     assert digests(interpreted) == digests(compiled)
 
@@ -128,7 +127,7 @@ def test_a_later_python_gives_the_same_bits(short, tmp_path: Path) -> None:
 
 def test_what_is_kept_of_the_ticks_does_not_matter(short, tmp_path: Path) -> None:
     for which in ("none", "every:7"):
-        result = twin_json("run", "gaming", *SHORT, "--ticks", which, "--out", tmp_path / which.replace(":", ""))
+        result = here("run", "gaming", *SHORT, "--ticks", which, "--out", tmp_path / which.replace(":", ""))
         assert digests(result) == short["gaming"]
 
 
@@ -136,9 +135,9 @@ def test_seed_zero_is_a_seed(tmp_path: Path) -> None:
     file = tmp_path / "zero.toml"
     text = 'name = "gaming"\nseed = 0\n' + shipped_text("gaming").replace('name = "gaming"\n', "", 1)
     file.write_text(text)
-    in_file = twin_json("run", file, *SHORT, "--out", tmp_path / "file")
-    option = twin_json("run", "gaming", *SHORT, "--seed", "0", "--out", tmp_path / "option")
-    one = twin_json("run", "gaming", *SHORT, "--seed", "1", "--out", tmp_path / "one")
+    in_file = here("run", file, *SHORT, "--out", tmp_path / "file")
+    option = here("run", "gaming", *SHORT, "--seed", "0", "--out", tmp_path / "option")
+    one = here("run", "gaming", *SHORT, "--seed", "1", "--out", tmp_path / "one")
     assert option["seed"] == 0
     assert digests(in_file) == digests(option)
     assert option["tick_digest"] != one["tick_digest"]
@@ -276,7 +275,7 @@ def test_a_recorded_machine_drives_the_world_and_replays(file: str, columns: dic
         pytest.skip(f"the recording {file} is not here")
     sets = [f'workload.trace={{file="{path}", ' + ", ".join(f'{key}="{value}"' for key, value in columns.items()) + "}"]
     arguments = [item for text in sets for item in ("--set", text)]
-    result = twin_json("run", "recorded", "--duration", "20", *arguments, "--out", tmp_path / "run")
-    assert twin_json("replay", tmp_path / "run")["equal"] is True
+    result = here("run", "recorded", "--duration", "20", *arguments, "--out", tmp_path / "run")
+    assert here("replay", tmp_path / "run")["equal"] is True
     assert result["fingerprint"]["energy_joules"] > 100
     assert (tmp_path / "run" / "trace.csv.gz").exists()

@@ -233,7 +233,7 @@ def test_recordings_become_integers(tmp_path: Path, name: str) -> None:
         ("t_s,load,watts\n0,1,nan\n", r"column watts: 'nan' is out of range"),
         ("t_s,load,watts\n0,,2\n", r"line 2, column load: '' is not a number"),
         ("t_s,load,watts\n0,1,2\n0,1,2\n", r"line 3, column t_s: '0' is not later"),
-        ("t_s,load,watts\n0,1\n", r"line 2: 2 cells under 3"),
+        ("t_s,load,watts\n0,1\n", r"line 2, column load: 3 cells are needed, and the line has 2"),
         ("t_s,load,watts\n", r"no samples"),
         ("", r"there is no column 't_s'"),
     ],

@@ -134,8 +134,14 @@ class Loop:
     def _decide(self, view: View) -> Decision:
         """Ask the controller; whatever it does wrong becomes an empty command, which the shield answers with safety."""
         try:
-            decision = self._controller.decide(view)
-        except Exception as error:
+            answer: object = self._controller.decide(view)
+            if not isinstance(answer, Decision):
+                raise TypeError(f"decide() answered {answer!r}; a Decision is needed")
+            decision = answer
+            # These raise for a command that is no mapping, and a reason that is no text and could not be recorded.
+            dict(decision.command)
+            decision.reason.encode()
+        except (Exception, SystemExit) as error:
             self._complaints += 1
             if self._complaints == 1:
                 log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)

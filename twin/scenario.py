@@ -305,7 +305,7 @@ class Heartbeat:
     """
 
     law: Literal["adaptive"] = "adaptive"
-    config: Annotated[str, Len(11, 11)] = "1_0_1_0_0_0"
+    config: Name = "1_0_1_0_0_0"
     adapt_interval: bool = True
     t0_ns: Annotated[int, Ge(10_000), Le(1_000_000_000)] = 1_000_000
     capacity_words_per_second: Annotated[int, Ge(1), Le(10**9)] = 750_000
@@ -331,7 +331,7 @@ class Control:
     suspected. Full cooling then lasts until `hold_cycles` cycles in a row were clean.
     """
 
-    controller: Name = "rules-pid"
+    controller: Annotated[str, Len(1, 256)] = "rules-pid"
     period_ms: Annotated[int, Ge(1), Le(10_000)] = 100
     target_headroom_celsius: Annotated[float, Ge(1.0), Le(80.0)] = 22.0
     fan_proportional_milli: Annotated[int, Ge(0), Le(10**6)] = 9_000

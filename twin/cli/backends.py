@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardware.interface import Hardware
@@ -20,11 +20,15 @@ from twin.world.world import World
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An environment and the machine in it; `world` is the simulated one, where there is one."""
+    """An environment and the machine in it; `world` is the simulated one, where there is one.
+
+    `missing` says of channels why they are not there, where the backend knows.
+    """
 
     env: TwinEnvironment
     hardware: Hardware
     world: World | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def simulated(scenario: Scenario, trace: TraceTable | None = None, batch: bool = True) -> Backend:
@@ -54,7 +58,8 @@ def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
     from hardware.linux.adapter import LinuxHardware
 
     env = WallEnvironment()
-    return Backend(env, LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, act=act))
+    hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, act=act)
+    return Backend(env, hardware, missing=hardware.missing)
 
 
 @contextmanager
@@ -79,4 +84,7 @@ def opened(name: str, scenario: Scenario, root: Path | None, act: bool, trace: T
 def _world(scenario: Scenario, trace: TraceTable | None, batch: bool) -> tuple[VirtualEnvironment, World]:
     lateness = ModelledLateness(scenario.heartbeat.lateness_quantiles_ns, scenario.seed)
     env = VirtualEnvironment(lateness, batch)
-    return env, World(env, scenario, wiring(scenario.machine), trace)
+    try:
+        return env, World(env, scenario, wiring(scenario.machine), trace)
+    except ValueError as error:
+        raise InputError(f"the machine of the scenario cannot be: {error}") from error

@@ -21,7 +21,7 @@ from hardware.interface import Hardware
 from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Backend, opened, simulated
-from twin.control.choose import make_controller
+from twin.control.choose import controller_source, make_controller
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.kernels import Integers
@@ -50,9 +50,9 @@ def main(options: argparse.Namespace) -> int:
     root = None if options.root is None else Path(options.root)
     warm_up(scenario, trace)
     trace_digest = "" if trace_file is None else file_digest(trace_file)
-    key = _key(scenario, trace_digest, options.backend)
     with opened(options.backend, scenario, root, options.act, trace) as backend:
         controller = make_controller(scenario, backend.hardware.limits)
+        key = _key(scenario, trace_digest, controller, options.backend)
         with _directory(options, scenario, key) as directory:
             if trace_file is not None:
                 shutil.copyfile(trace_file, directory.path / kept_trace_name(trace_file))
@@ -133,13 +133,13 @@ def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
     Loop(backend.env, backend.hardware, moment, controller, _Nowhere()).run()
 
 
-def _key(scenario: Scenario, trace_digest: str, backend: str) -> str:
+def _key(scenario: Scenario, trace_digest: str, controller: Controller, backend: str) -> str:
     # A run on a real machine is like no other; a simulated one gives the same bytes again.
     source = f"linux {time.time_ns()} {os.getpid()}" if backend == "linux" else backend
     heart = scenario.heartbeat
     return rundir.run_key(
         __version__,
-        canonical(scenario, trace_digest) + scenario.recording.ticks.encode(),
+        canonical(scenario, trace_digest) + scenario.recording.ticks.encode() + controller_source(controller),
         scenario.seed,
         heart.config,
         heart.law,
@@ -206,10 +206,10 @@ def _record(
             versions(),
             digests,
             {"ticks": recorded.ticks, "control": recorded.control},
-            {key: value for key, value in facts.items() if key != "run_dir"},
+            {**{key: value for key, value in facts.items() if key != "run_dir"}, "stopped": int(not ended)},
         )
         for name in recorded.missing:
-            log.info("%s never had a value", name)
+            log.info("%s never had a value: %s", name, backend.missing.get(name, "the machine has none"))
         log.info("%s after %g s, run digest %s", "ended" if ended else "stopped", seconds, digests["run_digest"])
     return {
         **facts,
@@ -304,8 +304,7 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
         ("hottest", _figure(figures, "max_temp_millicelsius", 1_000, "\u00b0C")),
         ("over a limit", _figure(figures, "time_over_limit_ns", 10**9, "s")),
         ("energy", _figure(figures, "energy_joules", 1, "J")),
-        ("frames", _figure(figures, "fps_mean", 1, "a second") + ", 99 % within "
-                   + _figure(figures, "latency_p99_us", 1_000, "ms")),
+        ("frames", _frames(figures)),
         ("took", f"{result['wall_seconds']:.2f} s for {result['simulated_seconds']:g} s "
                  f"({result['ticks_per_second']:,.0f} ticks a second)"),
     ]  # fmt: skip
@@ -321,6 +320,12 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
 def _figure(figures: dict[str, Any], name: str, divide: float, unit: str) -> str:
     value = figures[name]
     return f"not known: {figures['reasons'][name]}" if value is None else f"{value / divide:,.1f} {unit}"
+
+
+def _frames(figures: dict[str, Any]) -> str:
+    if figures["fps_mean"] is None or figures["latency_p99_us"] is None:
+        return f"none: {figures['reasons'].get('fps_mean') or figures['reasons']['latency_p99_us']}"
+    return f"{figures['fps_mean']:.1f} a second, 99 % within {figures['latency_p99_us'] / 1_000:.1f} ms"
 
 
 def _percent(share: float | None) -> str:
