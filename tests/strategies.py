@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import strategies as st
 
 from hardware.interface import Limit, Readings, Status
@@ -24,11 +25,11 @@ strange_values = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
     st.none(),
     st.booleans(),
-    st.just("full"),
+    st.sampled_from(["full", "\ud800", 10**5_000, -(10**5_000), object(), np.array([1, 2]), np.int64(128), [255]]),
 )
 """What a controller that has lost its mind may ask for."""
 
-commands = st.dictionaries(st.sampled_from([*LIMITS, "no_such_channel"]), strange_values)
+commands = st.dictionaries(st.sampled_from([*LIMITS, "no_such_channel", "\ud800"]), strange_values)
 
 statuses = st.sampled_from([status for status in Status if status is not Status.OK])
 

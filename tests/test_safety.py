@@ -166,7 +166,21 @@ def test_a_broken_actuator_lets_nothing_pass_a_limit_that_full_cooling_could_hav
 class Mad:
     """Answers at random: legal and illegal numbers, NaN and infinity, too little, too much, and exceptions."""
 
-    STRANGE = (math.nan, math.inf, -math.inf, 1e308, -1, 10**18, None, True, "255", 127.5)
+    STRANGE = (
+        math.nan,
+        math.inf,
+        -math.inf,
+        1e308,
+        -1,
+        10**18,
+        None,
+        True,
+        "255",
+        127.5,
+        10**5_000,
+        "\ud800",
+        object(),
+    )
 
     def __init__(self, seed: int) -> None:
         self._stream = Stream(seed, "test.mad")

@@ -32,6 +32,9 @@ def test_anything_that_is_not_an_int_means_full_cooling(worst, command) -> None:
     if strange:
         assert dict(verdict.values) == SAFE
         assert verdict.failsafe
+    for words in (verdict.failsafe, *verdict.changed):
+        words.encode()
+        assert " at 0x" not in words
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 128.0, None, True, "255"])

@@ -15,7 +15,7 @@ from simpy import Event
 from hardware.interface import Command, Hardware
 from twin.clock import EndOfRecording, Order, TwinEnvironment
 from twin.control.cycle import Cycle
-from twin.control.shield import Shield
+from twin.control.shield import Shield, short
 from twin.control.signals import Signals
 from twin.control.view import ACTIONS, SOURCES, Controller, Decision, View
 from twin.heart.heartbeat import Heartbeat
@@ -137,16 +137,17 @@ class Loop:
             answer: object = self._controller.decide(view)
             if not isinstance(answer, Decision):
                 raise TypeError(f"decide() answered {answer!r}; a Decision is needed")
-            decision = answer
-            # These raise for a command that is no mapping, and a reason that is no text and could not be recorded.
-            dict(decision.command)
-            decision.reason.encode()
+            # A copy, and in plain types: these raise for a command that is no mapping and a reason that is no text.
+            decision = Decision(answer.action, answer.source, str(answer.reason), dict(answer.command))
+            answer.reason.encode()
         except (Exception, SystemExit) as error:
             self._complaints += 1
             if self._complaints == 1:
                 log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
             return Decision("conservative", "failsafe", f"the controller raised {type(error).__name__}", {})
         if decision.action not in ACTIONS or decision.source not in SOURCES:
-            reason = f"the controller answered action {decision.action!r} from {decision.source!r}, which do not exist"
+            reason = (
+                f"the controller answered action {short(decision.action)} from {short(decision.source)}, unknown here"
+            )
             return Decision("conservative", "failsafe", reason, {})
         return decision

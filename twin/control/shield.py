@@ -99,7 +99,7 @@ class Shield:
         strange = [name for name in self._limits if name in command and type(command[name]) is not int]
         strange += [name for name in command if name not in self._limits]
         if strange and not failsafe:
-            failsafe = "; ".join(f"the controller asked {name} = {_short(command[name])}" for name in strange)
+            failsafe = "; ".join(f"the controller asked {short(name)} = {short(command[name])}" for name in strange)
         room = self.predicted_headroom(view)
         if room is None and not failsafe:
             failsafe = "a temperature is not known"
@@ -122,15 +122,16 @@ class Shield:
 
 
 def _changes(asked: Mapping[str, object], given: Mapping[str, int]) -> tuple[str, ...]:
-    if asked == given:
-        return ()
+    # What is asked may be anything, even something that cannot be compared: only ints are.
     return tuple(
-        f"{name} {_short(asked[name]) if name in asked else 'nothing'} -> {value}"
+        f"{name} {short(asked[name]) if name in asked else 'nothing'} -> {value}"
         for name, value in given.items()
-        if name not in asked or asked[name] != value
+        if type(asked.get(name)) is not int or asked[name] != value
     )
 
 
-def _short(value: object) -> str:
-    """A value in words that are the same on every machine: numbers as they are, other things by their type."""
-    return repr(value) if isinstance(value, int | float | None) else type(value).__name__
+def short(value: object) -> str:
+    """A value in a few words that are the same on every machine: numbers and text as they are, other things by type."""
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        return f"an int of {value.bit_length()} bits"
+    return repr(value)[:80] if type(value) in (int, float, bool, str, type(None)) else type(value).__name__
