@@ -57,12 +57,15 @@ def quick(scenario: Scenario, **changes: Any) -> Scenario:
     return replace(scenario, heartbeat=replace(scenario.heartbeat, t0_ns=100_000_000), **changes)
 
 
-def run(scenario: Scenario, controller: Controller | None = None, file: str | None = None) -> Kept:
+def run(
+    scenario: Scenario, controller: Controller | None = None, file: str | None = None, kept: Kept | None = None
+) -> Kept:
     """Run on the simulated machine. `file` names the shipped scenario whose trace drives the world."""
     path = trace_path(scenario, shipped()[file or scenario.name]) if scenario.workload.trace else None
     trace = None if path is None or scenario.workload.trace is None else load_trace(path, scenario.workload.trace)
     backend = simulated(scenario, trace)
-    kept = Kept(backend.world)
+    kept = kept or Kept()
+    kept.world = backend.world
     chosen = controller or make_controller(scenario, backend.hardware.limits)
     Loop(backend.env, backend.hardware, scenario, chosen, kept).run()
     return kept

@@ -9,6 +9,7 @@ import pytest
 from runs import SCENARIOS, FullCooling, Kept, quick, run, shipped_scenario
 from strategies import LIMITS
 
+from twin.control.cycle import Cycle
 from twin.control.view import Decision, View
 from twin.kernels import Stream
 from twin.scenario import Fault, Phase, RandomFaults, Scenario
@@ -213,36 +214,50 @@ class Boost:
             name: 0 if name.endswith("_pwm") else limit.maximum for name, limit in LIMITS.items()})  # fmt: skip
 
 
-def unsafe(kept: Kept) -> list[str]:
-    """Commands outside the safe set, judged from the record alone and not with the shield's own code.
+def unsafe(cycle: Cycle) -> list[str]:
+    """What is outside the safe set, judged from the record alone and not with the shield's own code.
 
     Everything an int inside its limits; full cooling when a temperature is not known; and with a predicted headroom
     of less than 3 K every cap that answers to it safe, of less than 8 K every fan full.
     """
-    found = []
-    for cycle in kept.cycles:
-        applied = cycle.applied.values
-        for name, limit in LIMITS.items():
-            if type(applied[name]) is not int or not limit.minimum <= applied[name] <= limit.maximum:
-                found.append(f"cycle {cycle.number}: {name} = {applied[name]!r}")
-        worst = cycle.view.worst_millicelsius
-        if any(value is None for value in worst) or cycle.view.failsafe:
-            if dict(applied) != SAFE:
-                found.append(f"cycle {cycle.number}: {dict(applied)} while {cycle.view.failsafe}")
-            continue
-        rooms = [limit - value for limit, value in zip(cycle.view.limits_millicelsius, worst, strict=True)]
-        if min(rooms) < 8_000:
-            found += [f"cycle {cycle.number}: {name} = {applied[name]} with {min(rooms)} mK of headroom"
-                      for name in LIMITS if name.endswith("_pwm") and applied[name] != 255]  # fmt: skip
-        cpu, gpu, case = rooms
-        for name, room in (
-            ("cpu_max_kilohertz", min(cpu, case)),
-            ("cpu_power_limit_microwatts", min(cpu, case)),
-            ("gpu_power_limit_microwatts", min(gpu, case)),
-        ):
-            if room < 3_000 and applied[name] > LIMITS[name].safe:
-                found.append(f"cycle {cycle.number}: {name} = {applied[name]} with {room} mK of headroom")
+    applied = cycle.applied.values
+    found = [
+        f"cycle {cycle.number}: {name} = {applied[name]!r}"
+        for name, limit in LIMITS.items()
+        if type(applied[name]) is not int or not limit.minimum <= applied[name] <= limit.maximum
+    ]
+    worst = cycle.view.worst_millicelsius
+    if any(value is None for value in worst) or cycle.view.failsafe:
+        if dict(applied) != SAFE:
+            found.append(f"cycle {cycle.number}: {dict(applied)} while {cycle.view.failsafe}")
+        return found
+    rooms = [limit - value for limit, value in zip(cycle.view.limits_millicelsius, worst, strict=True)]
+    if min(rooms) < 8_000:
+        found += [f"cycle {cycle.number}: {name} = {applied[name]} with {min(rooms)} mK of headroom"
+                  for name in LIMITS if name.endswith("_pwm") and applied[name] != 255]  # fmt: skip
+    cpu, gpu, case = rooms
+    for name, room in (
+        ("cpu_max_kilohertz", min(cpu, case)),
+        ("cpu_power_limit_microwatts", min(cpu, case)),
+        ("gpu_power_limit_microwatts", min(gpu, case)),
+    ):
+        if room < 3_000 and applied[name] > LIMITS[name].safe:
+            found.append(f"cycle {cycle.number}: {name} = {applied[name]} with {room} mK of headroom")
     return found
+
+
+class Judge(Kept):
+    """Judges every cycle as it comes, and keeps only what is unsafe and how often there was a failsafe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.failsafes = 0
+        self.unsafe: list[str] = []
+
+    def cycle(self, cycle: Cycle) -> None:
+        self.count += 1
+        self.failsafes += bool(cycle.verdict.failsafe)
+        self.unsafe += unsafe(cycle)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -251,12 +266,14 @@ def test_100_000_cycles_of_madness_with_faults_on_every_signal_are_safe(seed) ->
         shipped_scenario("soak"), seed=seed, duration_ms=2_500_000,
         random_faults=RandomFaults(per_minute=0.2, duration_ms=4_000),
     )  # fmt: skip
-    kept = run(scenario, Mad(seed))
-    assert len(kept.cycles) == 25_000
-    assert unsafe(kept) == []
-    assert any(cycle.verdict.failsafe for cycle in kept.cycles)
-    assert any(not cycle.verdict.failsafe for cycle in kept.cycles)
-    print(f"seed {seed}: {len(kept.cycles)} cycles, 0 unsafe commands, hottest {hottest(kept)}")
+    judge = Judge()
+    run(scenario, Mad(seed), kept=judge)
+    assert judge.count == 25_000
+    assert judge.unsafe == []
+    assert 0 < judge.failsafes < judge.count
+    print(
+        f"seed {seed}: {judge.count} cycles, {judge.failsafes} failsafes, 0 unsafe commands, hottest {hottest(judge)}"
+    )
 
 
 def test_a_controller_that_always_boosts_stays_below_every_limit() -> None:
@@ -265,7 +282,7 @@ def test_a_controller_that_always_boosts_stays_below_every_limit() -> None:
         scenario = replace(scenario, workload=replace(scenario.workload, repeat=True))
         kept = run(scenario, Boost())
         assert too_hot(kept, scenario) == []
-        assert unsafe(kept) == []
+        assert not [text for cycle in kept.cycles for text in unsafe(cycle)]
         assert any(cycle.verdict.changed for cycle in kept.cycles)
 
 
