@@ -15,7 +15,7 @@ FUSED = re.compile(r"\b(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 
 def main() -> None:
     began = time.perf_counter()
-    from runs import run, shipped_scenario
+    from running import run, shipped_scenario
 
     from twin.kernels import exp, log, power, tanh
 

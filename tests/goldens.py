@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from runs import DIGESTS, SCENARIOS, twin_json
+from running import DIGESTS, SCENARIOS, twin_json
 
 from twin.loader import shipped
 from twin.record.recorder import CONTROL_SCHEMA, TICK_SCHEMA

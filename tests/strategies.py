@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,7 @@ def view(worst: tuple[int | None, ...], failsafe: str = "", **changes: object) -
         game_state_code=2,
         words_offered_per_second=100_000,
         suspicion="",
+        unchecked="",
         failsafe=failsafe,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
@@ -77,3 +79,11 @@ def readings(
             for channel, value in zip(WIRING.sensors, found, strict=True)
         ),
     )
+
+
+def fully_cooled(values: Mapping[str, int]) -> bool:
+    """Every fan at its most, and no cap above its safe value."""
+    return all(
+        value == LIMITS[name].safe if name in FANS else LIMITS[name].minimum <= value <= LIMITS[name].safe
+        for name, value in values.items()
+    ) and set(values) == set(LIMITS)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import BRIEF, PYTHON, answer, command, files_below, unchanged
-from runs import DIGESTS, digests
+from running import DIGESTS, digests
 
 from twin import __version__
 from twin.loader import parse, shipped

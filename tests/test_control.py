@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from running import quick, run, shipped_scenario
 from strategies import LIMITS, SCENARIO, WIRING, readings, view
 
 from hardware.interface import Status
@@ -18,14 +20,14 @@ from twin.control.pid import Pid
 from twin.control.rules import RulesPid
 from twin.control.signals import Signals
 from twin.loader import parse
-from twin.scenario import Edge, Machine, Node
+from twin.scenario import AmbientStep, Edge, Fault, Machine, Node, Phase
 from twin.timing import Wake
 
 CYCLE = 100_000_000
 
 
 def gate() -> Gate:
-    return Gate(GateSettings("cpu", 4_000, 8_000, 6_000, 2 * CYCLE))
+    return Gate(GateSettings("cpu", 4_000, 8_000, 6_000, hold_ms=100, period_ms=100))
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -108,10 +110,66 @@ def test_a_reference_sensor_pulls_its_node_and_then_the_room() -> None:
 
 
 def test_the_model_begins_where_the_machine_is() -> None:
+    """A node that nobody measures begins between its neighbours, as heat flowing through it has it."""
     model = ThermalModel(SCENARIO.machine)
-    model.start({model.places["cpu_die"]: 60.0, model.places["case"]: 30.0})
-    assert model.celsius[model.places["cpu_die"]] == 60.0
-    assert model.celsius[model.places["cpu_sink"]] == 45.0
+    model.start({model.places["cpu_die"]: 80.0, model.places["gpu_die"]: 50.0, model.places["case"]: 30.0}, np.zeros(3))
+    # 4.5 W/K to the die, 0.65 W/K to the case at standstill.
+    expected = (4.5 * 80.0 + 0.65 * 30.0) / (4.5 + 0.65)
+    assert model.celsius[model.places["cpu_sink"]] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("loads", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.6, 0.3)])
+def test_a_warm_start_is_not_suspicious(loads) -> None:
+    base = quick(shipped_scenario("idle"))
+    phase = Phase(cpu_load=loads[0], gpu_load=loads[1], duration_ms=1_000)
+    scenario = replace(base, duration_ms=900_000, workload=replace(base.workload, phases=(phase,)))
+    before = run(scenario)
+    warm, command = before.true_celsius[-1], before.cycles[-1].applied.values
+    machine = replace(
+        scenario.machine,
+        nodes=tuple(replace(node, initial_celsius=warm[node.name]) for node in scenario.machine.nodes),
+        fans=tuple(replace(fan, initial_pwm=command[f"{fan.name}_pwm"]) for fan in scenario.machine.fans),
+    )
+    again = run(replace(scenario, duration_ms=60_000, machine=machine))
+    assert not {cycle.view.suspicion for cycle in again.cycles if cycle.view.suspicion}
+
+
+def test_a_room_that_changed_while_a_sensor_was_away_is_believed_in_the_end() -> None:
+    base = quick(shipped_scenario("idle"))
+    scenario = replace(
+        base,
+        duration_ms=600_000,
+        machine=replace(base.machine, ambient_steps=(AmbientStep(at_ms=20_000, celsius=32.0),)),
+        faults=(Fault(target="case", state="off", at_ms=10_000, duration_ms=120_000),),
+    )
+    kept = run(scenario)
+    assert not kept.cycles[-1].verdict.failsafe
+    held = sum(bool(cycle.verdict.failsafe) for cycle in kept.cycles) - 1_200
+    print(f"full cooling for {held / 10} s after the sensor came back")
+
+
+def test_known_offsets_are_taken_off() -> None:
+    base = quick(shipped_scenario("gaming"))
+    sensors = tuple(
+        replace(sensor, offset_millicelsius=offset)
+        for sensor, offset in zip(base.machine.sensors, (10_000, -8_000, 8_000), strict=True)
+    )
+    kept = run(replace(base, machine=replace(base.machine, sensors=sensors)))
+    assert not {cycle.verdict.failsafe for cycle in kept.cycles if cycle.verdict.failsafe}
+    assert abs((kept.cycles[-1].view.temps_millicelsius[0] or 0) - kept.true_celsius[-1]["cpu_die"] * 1_000) < 3_000
+
+
+def test_a_slow_sampling_sensor_is_not_punished_for_it() -> None:
+    base = quick(shipped_scenario("steps"))
+    cpu, *others = base.machine.sensors
+    kept = run(replace(base, machine=replace(base.machine, sensors=(replace(cpu, hold_ms=5_000), *others))))
+    assert not {cycle.verdict.failsafe for cycle in kept.cycles if cycle.verdict.failsafe}
+
+
+def test_what_cannot_be_checked_is_said() -> None:
+    base = quick(shipped_scenario("steps"), duration_ms=5_000)
+    kept = run(replace(base, faults=(Fault(target="cpu_energy_microjoules", state="off"),)))
+    assert {cycle.view.unchecked for cycle in kept.cycles[2:]} == {"cpu"}
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -149,6 +207,8 @@ def test_power_and_load_come_from_counters_and_the_first_cycle_has_none() -> Non
 
 
 @given(st.integers(0, 262_143_328_850), st.integers(0, 20_000_000))
+@example(262_143_328_850, 1)
+@example(262_143_328_000, 1_000)
 def test_the_energy_counter_may_wrap(start, spent) -> None:
     wrap = SCENARIO.machine.cpu.energy_wrap_microjoules
     signals = Signals(SCENARIO, WIRING.sensors)
@@ -164,6 +224,28 @@ def test_a_counter_that_was_reset_gives_no_power() -> None:
     assert (
         signals.see(1, CYCLE, Wake(0), readings(ordinary(cpu_energy_microjoules=5), CYCLE)).cpu_power_microwatts is None
     )
+
+
+def test_a_counter_that_may_have_gone_round_twice_gives_no_power() -> None:
+    wrap = SCENARIO.machine.cpu.energy_wrap_microjoules
+    # At twice PL2 the counter goes round in 923 s.
+    for gap_s, known in ((900, True), (950, False)):
+        signals = Signals(SCENARIO, WIRING.sensors)
+        signals.see(0, 0, Wake(0), readings(ordinary(cpu_energy_microjoules=wrap - 5), 0))
+        at = gap_s * 1_000_000_000
+        seen = signals.see(1, at, Wake(0), readings(ordinary(cpu_energy_microjoules=5), at))
+        assert (seen.cpu_power_microwatts is not None) is known
+
+
+def test_after_a_suspend_history_is_forgotten() -> None:
+    signals = Signals(SCENARIO, WIRING.sensors)
+    signals.see(0, 0, Wake(0), readings(ordinary(), 0))
+    warm = {f"{name}_temp_millicelsius": 60_000 for name in ("cpu", "gpu", "case")}
+    seen = signals.see(1, CYCLE, Wake(0, 10**12), readings(ordinary(**warm), CYCLE))
+    # 36 K more than before: believed, because nobody knows what happened meanwhile, and cooled fully for the hold.
+    assert seen.temps_millicelsius == (60_000, 60_000, 60_000)
+    assert seen.failsafe == "the machine was suspended for 1000000 ms"
+    assert seen.cpu_power_microwatts is None
 
 
 @pytest.mark.parametrize("wake", [Wake(CYCLE + 1), Wake(0, 20_000_000)])
@@ -215,6 +297,13 @@ def test_pid_does_not_wind_up() -> None:
     # A windup of 10,000 cycles would take thousands to unwind; without one the output leaves saturation within seconds.
     outputs = [pid.step(-20_000, CYCLE) for _ in range(200)]
     assert outputs[-1] < 100
+
+
+def test_the_integral_stands_still_while_the_output_is_saturated() -> None:
+    pid = Pid(100_000, 1_000, 0, 0, 255)
+    for _ in range(1_000):
+        assert pid.step(10_000, CYCLE) == 255
+    assert pid.step(0, CYCLE) < 20
 
 
 def test_a_steady_error_is_integrated_away() -> None:

@@ -16,7 +16,7 @@ import pytest
 from goldens import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import SCENARIOS, Kept, digests, here, shipped_scenario, twin_json
+from running import SCENARIOS, Kept, digests, here, shipped_scenario, twin_json
 
 from twin.cli.backends import simulated
 from twin.control.choose import make_controller

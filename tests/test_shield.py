@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import FANS, LIMITS, SCENARIO, commands, temperatures, view
+from strategies import FANS, LIMITS, SCENARIO, commands, fully_cooled, temperatures, view
 
 from twin.control import shield as shield_module
 from twin.control.shield import Shield, cap_ceiling, fan_floor
@@ -30,7 +30,7 @@ def test_anything_that_is_not_an_int_means_full_cooling(worst, command) -> None:
     strange = any(type(value) is not int or name not in LIMITS for name, value in command.items())
     verdict = SHIELD.project(view(worst), command)
     if strange:
-        assert dict(verdict.values) == SAFE
+        assert fully_cooled(verdict.values)
         assert verdict.failsafe
     for words in (verdict.failsafe, *verdict.changed):
         words.encode()
@@ -41,19 +41,19 @@ def test_anything_that_is_not_an_int_means_full_cooling(worst, command) -> None:
 @pytest.mark.parametrize("name", LIMITS)
 def test_no_strange_value_reaches_a_fan_as_a_number(name, value) -> None:
     ordinary = dict.fromkeys(LIMITS, 128)
-    assert dict(SHIELD.project(view((40_000, 40_000, 30_000)), {**ordinary, name: value}).values) == SAFE
+    assert fully_cooled(SHIELD.project(view((40_000, 40_000, 30_000)), {**ordinary, name: value}).values)
 
 
 @given(st.lists(st.none() | temperatures, min_size=3, max_size=3).filter(lambda worst: None in worst), sane_commands)
 def test_a_missing_temperature_means_the_safe_command(worst, command) -> None:
     verdict = SHIELD.project(view(tuple(worst)), command)
-    assert dict(verdict.values) == SAFE
+    assert fully_cooled(verdict.values)
     assert verdict.failsafe
 
 
 @given(three, sane_commands)
 def test_a_failsafe_view_means_the_safe_command(worst, command) -> None:
-    assert dict(SHIELD.project(view(worst, failsafe="late"), command).values) == SAFE
+    assert fully_cooled(SHIELD.project(view(worst, failsafe="late"), command).values)
 
 
 @given(three, st.tuples(*[st.integers(0, 30_000)] * 3), sane_commands)
@@ -65,6 +65,20 @@ def test_hotter_never_cools_less(worst, hotter_by, command) -> None:
             assert hot[name] >= cool[name]
         else:
             assert hot[name] <= cool[name]
+
+
+@given(three, sane_commands, st.integers(0, 2))
+def test_losing_a_sensor_never_cools_less(worst, command, lost) -> None:
+    """Not seeing a temperature is at least as careful as seeing any."""
+    seen = SHIELD.project(view(worst), command).values
+    blind = SHIELD.project(view(tuple(None if i == lost else w for i, w in enumerate(worst))), command).values
+    for name in LIMITS:
+        assert blind[name] >= seen[name] if name in FANS else blind[name] <= seen[name]
+
+
+def test_the_figures_of_the_shield() -> None:
+    assert [fan_floor(room, 55, 255) for room in (20_000, 14_000, 8_000)] == [55, 155, 255]
+    assert [cap_ceiling(room, 1_000, 2_000) for room in (8_000, 5_500, 3_000)] == [2_000, 1_500, 1_000]
 
 
 @given(three, sane_commands)

@@ -312,6 +312,13 @@ def _network_problems(scenario: Scenario) -> list[str]:
     places += [(f"machine.sensors[{i}].node", sensor.node) for i, sensor in enumerate(machine.sensors)]
     found += [f"{key} = {name!r}: no such node; there are {', '.join(sorted(nodes))}"
               for key, name in places if name not in nodes]  # fmt: skip
+    hot = {machine.cpu.node} | ({machine.gpu.node} if machine.gpu.enabled else set())
+    found += [
+        f"machine.sensors[{i}].reference = true: {sensor.node} has a processor on it; a reference tells how warm the "
+        "surroundings are, so its node must have none"
+        for i, sensor in enumerate(machine.sensors)
+        if sensor.reference and sensor.node in hot
+    ]
     for i, edge in enumerate(machine.edges):
         for end in (edge.a, edge.b):
             if end not in nodes | {"ambient"}:

@@ -15,7 +15,7 @@ from simpy import Event
 from hardware.interface import Command, Hardware
 from twin.clock import EndOfRecording, Order, TwinEnvironment
 from twin.control.cycle import Cycle
-from twin.control.shield import Shield, short
+from twin.control.shield import Shield
 from twin.control.signals import Signals
 from twin.control.view import ACTIONS, SOURCES, Controller, Decision, View
 from twin.heart.heartbeat import Heartbeat
@@ -79,7 +79,8 @@ class Loop:
         end.callbacks.append(lambda _: self._finish())
         try:
             self.env.run(until=self._over)
-            self._flush()
+            if self._failure is None or isinstance(self._failure, EndOfRecording):
+                self._flush()
         finally:
             self.hardware.close()
         if self._failure is not None and not isinstance(self._failure, EndOfRecording):
@@ -134,20 +135,35 @@ class Loop:
     def _decide(self, view: View) -> Decision:
         """Ask the controller; whatever it does wrong becomes an empty command, which the shield answers with safety."""
         try:
-            answer: object = self._controller.decide(view)
-            if not isinstance(answer, Decision):
-                raise TypeError(f"decide() answered {answer!r}; a Decision is needed")
-            # A copy, and in plain types: these raise for a command that is no mapping and a reason that is no text.
-            decision = Decision(answer.action, answer.source, str(answer.reason), dict(answer.command))
-            answer.reason.encode()
-        except (Exception, SystemExit) as error:
+            decision = _plain(self._controller.decide(view))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._complaints += 1
             if self._complaints == 1:
                 log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
             return Decision("conservative", "failsafe", f"the controller raised {type(error).__name__}", {})
         if decision.action not in ACTIONS or decision.source not in SOURCES:
-            reason = (
-                f"the controller answered action {short(decision.action)} from {short(decision.source)}, unknown here"
-            )
+            reason = f"the controller answered action {decision.action!r} from {decision.source!r}, unknown here"
             return Decision("conservative", "failsafe", reason, {})
         return decision
+
+
+def _plain(answer: object) -> Decision:
+    """A copy of a controller's answer in plain types, which nobody else can change.
+
+    Raises `TypeError` or `ValueError` for what is no decision, no mapping, or no text that can be written down.
+    """
+    if not isinstance(answer, Decision):
+        raise TypeError(f"decide() answered {type(answer).__name__}; a Decision is needed")
+    command = {_text(name): value for name, value in dict(answer.command).items()}
+    return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} stands where a text is needed")
+    # A slice of a subclass of str is a plain str; encoding raises for half a letter.
+    plain: str = value[:]
+    plain.encode()
+    return plain

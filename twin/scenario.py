@@ -20,6 +20,10 @@ NonNegative = Annotated[float, Ge(0.0), Le(1e12)]
 Above0 = Annotated[float, Gt(0.0), Le(1e12)]
 Share = Annotated[float, Ge(0.0), Le(1.0)]
 Celsius = Annotated[float, Ge(-60.0), Le(200.0)]
+Watts = Annotated[float, Ge(0.0), Le(100_000.0)]
+PositiveWatts = Annotated[float, Gt(0.0), Le(100_000.0)]
+Kilohertz = Annotated[int, Ge(1), Le(100_000_000)]
+Millivolt = Annotated[int, Ge(1), Le(10_000)]
 Lateness = Annotated[int, Ge(0), Le(10**9)]
 Milliseconds = Annotated[int, Ge(1), Le(10**10)]
 
@@ -45,26 +49,26 @@ class Cpu:
 
     node: Name = "cpu_die"
     cores: Annotated[int, Ge(1), Le(1024)] = 8
-    frequencies_kilohertz: Annotated[tuple[Positive, ...], Len(1, 64)] = (
+    frequencies_kilohertz: Annotated[tuple[Kilohertz, ...], Len(1, 64)] = (
         800_000, 1_600_000, 2_400_000, 3_000_000, 3_600_000, 4_200_000, 4_600_000, 5_000_000,
     )  # fmt: skip
-    voltages_millivolt: Annotated[tuple[Positive, ...], Len(1, 64)] = (
+    voltages_millivolt: Annotated[tuple[Millivolt, ...], Len(1, 64)] = (
         700, 750, 820, 900, 1_000, 1_120, 1_220, 1_320,
     )  # fmt: skip
-    capacitance_nanofarad: Above0 = 1.7
-    leakage_amperes: NonNegative = 9.0
+    capacitance_nanofarad: Annotated[float, Gt(0.0), Le(100_000.0)] = 1.7
+    leakage_amperes: Annotated[float, Ge(0.0), Le(10_000.0)] = 9.0
     leakage_per_kelvin: Annotated[float, Ge(0.0), Le(0.1)] = 0.012
     leakage_reference_celsius: Celsius = 50.0
     idle_leakage_share: Share = 0.35
-    idle_watts: NonNegative = 10.0
-    pl1_watts: Above0 = 105.0
+    idle_watts: Watts = 10.0
+    pl1_watts: PositiveWatts = 105.0
     pl1_window_ms: Milliseconds = 8_000
-    pl2_watts: Above0 = 142.0
+    pl2_watts: PositiveWatts = 142.0
     trip_celsius: Celsius = 100.0
     trip_hysteresis_celsius: Annotated[float, Ge(0.0), Le(50.0)] = 5.0
     energy_wrap_microjoules: Positive = 262_143_328_850
     safe_kilohertz: Positive = 1_600_000
-    safe_watts: Above0 = 35.0
+    safe_watts: PositiveWatts = 35.0
 
 
 @model
@@ -73,23 +77,23 @@ class Gpu:
 
     enabled: bool = True
     node: Name = "gpu_die"
-    frequencies_kilohertz: Annotated[tuple[Positive, ...], Len(1, 64)] = (
+    frequencies_kilohertz: Annotated[tuple[Kilohertz, ...], Len(1, 64)] = (
         300_000, 600_000, 900_000, 1_200_000, 1_500_000, 1_800_000, 2_100_000, 2_400_000,
     )  # fmt: skip
-    voltages_millivolt: Annotated[tuple[Positive, ...], Len(1, 64)] = (
+    voltages_millivolt: Annotated[tuple[Millivolt, ...], Len(1, 64)] = (
         650, 680, 720, 770, 830, 900, 980, 1_060,
     )  # fmt: skip
-    capacitance_nanofarad: Above0 = 80.0
-    leakage_amperes: NonNegative = 14.0
+    capacitance_nanofarad: Annotated[float, Gt(0.0), Le(100_000.0)] = 80.0
+    leakage_amperes: Annotated[float, Ge(0.0), Le(10_000.0)] = 14.0
     leakage_per_kelvin: Annotated[float, Ge(0.0), Le(0.1)] = 0.010
     leakage_reference_celsius: Celsius = 50.0
     idle_leakage_share: Share = 0.3
-    idle_watts: NonNegative = 13.0
-    power_limit_watts: Above0 = 220.0
-    minimum_power_limit_watts: Above0 = 60.0
+    idle_watts: Watts = 13.0
+    power_limit_watts: PositiveWatts = 220.0
+    minimum_power_limit_watts: PositiveWatts = 60.0
     slowdown_celsius: Celsius = 95.0
     slowdown_hysteresis_celsius: Annotated[float, Ge(0.0), Le(50.0)] = 5.0
-    safe_watts: Above0 = 60.0
+    safe_watts: PositiveWatts = 60.0
     hwmon_chips: tuple[Name, ...] = ("amdgpu",)
 
 
@@ -99,8 +103,8 @@ class Memory:
 
     node: Name = "case"
     total_kibibytes: Positive = 33_554_432
-    idle_watts: NonNegative = 2.0
-    full_watts: NonNegative = 7.0
+    idle_watts: Watts = 2.0
+    full_watts: Watts = 7.0
 
 
 @model
@@ -122,7 +126,7 @@ class Node:
     """A lump of the thermal network. It starts at the ambient temperature unless `initial_celsius` says otherwise."""
 
     name: Name
-    capacity_joules_per_kelvin: Above0
+    capacity_joules_per_kelvin: Annotated[float, Ge(0.001), Le(1e9)]
     initial_celsius: Celsius | None = None
 
 

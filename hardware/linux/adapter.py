@@ -166,7 +166,7 @@ class LinuxHardware:
             ambiguous.append(AmbiguousDeviceError(f"{name}: {error}", error.candidates))
         if missing:
             self.found.pop(name, None)
-            self.missing[name] = missing
+            self.missing[name] = missing.encode(errors="backslashreplace").decode()
         else:
             self.missing.pop(name, None)
             self._lost.discard(name)
@@ -275,6 +275,9 @@ class LinuxHardware:
             value = outcome.value
             if value is not None and sensor.source is not None:
                 value = to_channel(sensor.source, value)
+                if not -(1 << 63) <= value < 1 << 63:
+                    outcome = Outcome(None, Status.GARBAGE, f"{sensor.place.where if sensor.place else ''}: too large")
+                    value = None
             values.append(value)
             times.append(self._elapsed_ns())
             statuses.append(outcome.status)
@@ -320,7 +323,8 @@ class LinuxHardware:
                 raw = output.inside(asked)
                 why = self._put(name, output, raw) if self._act else ""
                 if why:
-                    failed.append((name, why))
+                    # A file's name may hold bytes that are no text; what is recorded is.
+                    failed.append((name, why.encode(errors="backslashreplace").decode()))
                     continue
                 values[name] = to_channel(source, raw)
                 if raw != asked and name not in clamped:

@@ -116,7 +116,7 @@ def _start_logging(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    common.add_argument("-q", "--quiet", action="count", default=0, help="no progress, fewer messages")
+    common.add_argument("-q", "--quiet", action="count", default=0, help="no progress, no table, fewer messages")
     common.add_argument("-v", "--verbose", action="count", default=0, help="more messages")
     common.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), help="messages from this level on"

@@ -7,6 +7,7 @@ measured. A worker ends by itself when its parent is gone.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -14,17 +15,23 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from hardware.linux.application import write_application
+from twin.cli import InputError
 from twin.kernels import Stream
 from twin.scenario import Phase, Scenario
 from twin.timing import SECOND_NS
 from twin.world.trace import TraceTable
 from twin.world.workload import Change, phase_timeline, trace_timeline
 
+PORT = Path("run", "pulsetwin", "application")
 SLICE_NS = 20_000_000
 REPORT_NS = 50_000_000
+READY_SECONDS = 60.0
+ABANDONED_SECONDS = 2.0
+"""A record that was not renewed for this long belongs to nobody any more."""
 
 
 class _Schedule:
@@ -52,35 +59,66 @@ class _Schedule:
 def playing(scenario: Scenario, trace: TraceTable | None, root: Path) -> Iterator[None]:
     """Play while the context lasts; the application record goes below `root`, and goes away at the end.
 
-    Raises OSError when that record cannot be written.
+    Begins when every worker is ready. Raises `InputError` when somebody else offers a record there, and OSError when
+    none can be written.
     """
-    write_application(root, 0, {})
-    # A fresh interpreter for each worker: forking a process whose libraries run threads is not safe.
-    context = multiprocessing.get_context("spawn")
-    start_ns = time.monotonic_ns()
-    parent = os.getpid()
-    workers = [context.Process(target=_keep_busy, args=(scenario, trace, start_ns, parent), daemon=True)
-               for _ in range(os.cpu_count() or 1)]  # fmt: skip
-    workers.append(context.Process(target=_draw_frames, args=(scenario, trace, start_ns, parent, root), daemon=True))
-    try:
-        # Workers inherit this: Ctrl-C, which reaches the whole group, is for the parent alone.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _only_writer(root):
+        # A fresh interpreter for each worker: forking a process whose libraries run threads is not safe.
+        context = multiprocessing.get_context("spawn")
+        parent = os.getpid()
+        cores = os.cpu_count() or 1
+        ready = context.Barrier(cores + 2)
+        workers = [context.Process(target=_keep_busy, args=(scenario, trace, ready, parent), daemon=True)
+                   for _ in range(cores)]  # fmt: skip
+        workers.append(context.Process(target=_draw_frames, args=(scenario, trace, ready, parent, root), daemon=True))
         try:
-            for worker in workers:
-                worker.start()
+            # Workers inherit this: Ctrl-C, which reaches the whole group, is for the parent alone.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                for worker in workers:
+                    worker.start()
+            finally:
+                signal.signal(signal.SIGINT, before)
+            ready.wait(READY_SECONDS)
+            yield
         finally:
-            signal.signal(signal.SIGINT, before)
-        yield
+            for worker in workers:
+                if worker.pid is not None:
+                    worker.terminate()
+                    worker.join()
+
+
+def check_port(root: Path) -> None:
+    """Raise `InputError` when somebody else writes the application port below `root` now."""
+    record = root / PORT
+    if record.exists() and time.time() - record.stat().st_mtime < ABANDONED_SECONDS:
+        raise InputError(f"--load: {record} is being written by another program or run; stop that one first")
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Claim the application port, and give it back without a trace."""
+    check_port(root)
+    record = root / PORT
+    write_application(root, 0, {})
+    lock = os.open(record.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"--load: another run plays its workload through {record}; wait until it ends") from error
+        try:
+            yield
+        finally:
+            record.unlink(missing_ok=True)
     finally:
-        for worker in workers:
-            if worker.pid is not None:
-                worker.terminate()
-                worker.join()
-        (root / "run" / "pulsetwin" / "application").unlink(missing_ok=True)
+        os.close(lock)
 
 
-def _keep_busy(scenario: Scenario, trace: TraceTable | None, start_ns: int, parent: int) -> None:
+def _keep_busy(scenario: Scenario, trace: TraceTable | None, ready: Barrier, parent: int) -> None:
     schedule = _Schedule(scenario, trace)
+    ready.wait(READY_SECONDS)
+    start_ns = time.monotonic_ns()
     while os.getppid() == parent:
         began = time.monotonic_ns()
         schedule.advance(began - start_ns)
@@ -92,7 +130,7 @@ def _keep_busy(scenario: Scenario, trace: TraceTable | None, start_ns: int, pare
             time.sleep(left / SECOND_NS)
 
 
-def _draw_frames(scenario: Scenario, trace: TraceTable | None, start_ns: int, parent: int, root: Path) -> None:
+def _draw_frames(scenario: Scenario, trace: TraceTable | None, ready: Barrier, parent: int, root: Path) -> None:
     schedule = _Schedule(scenario, trace)
     costs = Stream(scenario.seed, "player.frames")
     fastest_megahertz = scenario.machine.cpu.frequencies_kilohertz[-1] / 1_000
@@ -100,6 +138,8 @@ def _draw_frames(scenario: Scenario, trace: TraceTable | None, start_ns: int, pa
     queue: deque[int] = deque()
     next_frame_ns = next_report_ns = 0
     sequence = 0
+    ready.wait(READY_SECONDS)
+    start_ns = time.monotonic_ns()
     while os.getppid() == parent:
         elapsed = time.monotonic_ns() - start_ns
         schedule.advance(elapsed)

@@ -90,6 +90,8 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json:
         output.print_json(result)
         return
+    if options.quiet:
+        return
     verdict = {None: "nothing recorded to compare with", True: "equal to the recorded run", False: "DIFFERENT"}
     rows = [("replayed", f"{result['ticks']:,} ticks, {result['cycles']:,} control cycles")]
     rows += [

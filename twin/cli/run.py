@@ -29,7 +29,7 @@ from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.record import rundir
 from twin.record.digest import run_digest
-from twin.record.files import RecordError, RecordInputError, make_folder, write_atomic, write_json
+from twin.record.files import RecordInputError, make_folder, write_atomic, write_json
 from twin.record.logs import logging_to
 from twin.record.recorder import Recorded, RunRecorder
 from twin.record.seamformat import SeamHeader
@@ -75,6 +75,10 @@ def _check_options(options: argparse.Namespace) -> None:
         wrong.append(f"--root {options.root}: is a file; name a folder for the tree")
     if wrong:
         raise InputError("; ".join(wrong))
+    if options.load:
+        from twin.cli.player import check_port
+
+        check_port(Path(options.root or "/"))
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -186,8 +190,7 @@ def _record(
             recorded = recorder.close(ended=True)
         except BaseException as error:
             log.info("cut short: %s: %s", type(error).__name__, error)
-            with contextlib.suppress(RecordError):
-                recorder.abandon()
+            recorder.abandon()
             raise
         wall_seconds = time.perf_counter() - began
         digests = run_digests(scenario, trace_digest, recorded)
@@ -294,11 +297,13 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json:
         output.print_json({key: value for key, value in result.items() if key != "stopped"})
         return
+    if options.quiet:
+        return
     figures = result["fingerprint"]
     rows = [
         ("scenario", f"{result['scenario']}, seed {result['seed']}, on the {result['backend']} machine"),
         ("heartbeat", f"{result['ticks']:,} ticks, {figures['word_executions']:,} words, "
-                      f"{figures['missed_ticks']:,} missed; loops {result['config']}, {result['law']} law"),
+                      f"{figures['missed_ticks']:,} deadlines missed; loops {result['config']}, {result['law']} law"),
         ("control", f"{figures['cycles']:,} cycles; held back in {_percent(figures['throttle_ratio'])}, "
                     f"cooled for safety in {_percent(figures['failsafe_ratio'])}"),
         ("hottest", _figure(figures, "max_temp_millicelsius", 1_000, "\u00b0C")),

@@ -18,13 +18,23 @@ SUSPECT_CYCLES = 2
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """`rise_per_second` is the fastest that physics allows; the rest are the tolerances of `Control`."""
+    """`rise_per_second` is the fastest that physics allows, `hold_ms` how old a value the sensor may show by design.
+
+    `period_ms` is that of the control cycle; the rest are the tolerances of `Control`.
+    """
 
     name: str
     rise_per_second_millicelsius: int
     slew_millicelsius: int
     suspicion_millicelsius: int
-    stale_ns: int
+    hold_ms: int
+    period_ms: int
+
+    @property
+    def tolerance_millicelsius(self) -> int:
+        """How far the reading may part from the model: the scenario's tolerance, and what a slow sensor adds."""
+        extra_ms = max(0, self.hold_ms - self.period_ms)
+        return self.suspicion_millicelsius + self.rise_per_second_millicelsius * extra_ms // 2_000
 
 
 class Gate:
@@ -55,7 +65,7 @@ class Gate:
             return
         apart = self.believed - expected_millicelsius
         size = apart if apart >= 0 else -apart
-        tolerance = self.settings.suspicion_millicelsius
+        tolerance = self.settings.tolerance_millicelsius
         if size > tolerance:
             self._apart += 1
         elif not self.suspicion or 2 * size < tolerance:
@@ -76,12 +86,12 @@ class Gate:
             return f"{name}: {status.words}"
         if not COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
             return f"{name}: {value} m\u00b0C is outside {COLDEST_MILLICELSIUS}..{HOTTEST_MILLICELSIUS}"
-        if now_ns - taken_ns > self.settings.stale_ns:
+        if now_ns - taken_ns > 2 * self.settings.period_ms * 1_000_000:
             return f"{name}: the reading is {(now_ns - taken_ns) // 1_000_000} ms old"
         if self._last is not None:
-            seconds_milli = max(0, taken_ns - self._last_ns) // 1_000_000
+            passed_ms = max(0, taken_ns - self._last_ns) // 1_000_000 + self.settings.hold_ms
             allowed = self.settings.slew_millicelsius
-            allowed += self.settings.rise_per_second_millicelsius * seconds_milli // 1_000
+            allowed += self.settings.rise_per_second_millicelsius * passed_ms // 1_000
             jump = value - self._last
             if jump > allowed or -jump > allowed:
                 return f"{name}: jumped by {_kelvin(jump)}"

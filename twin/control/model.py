@@ -19,6 +19,7 @@ PULL_SECONDS = 2.0
 """How fast a reference sensor pulls its node."""
 ROOM_SECONDS = 60.0
 """How fast it pulls the estimated ambient."""
+SETTLING_SWEEPS = 200
 SWEEPS = 8
 """Gauss-Seidel sweeps a step; the matrix is diagonally dominant, so each sweep shrinks the error."""
 
@@ -43,13 +44,19 @@ class ThermalModel:
         start = [machine.ambient_celsius if n.initial_celsius is None else n.initial_celsius for n in machine.nodes]
         self.celsius: Floats = np.array([*start, machine.ambient_celsius])
 
-    def start(self, known: Mapping[int, float]) -> None:
-        """Begin from what is measured (place to celsius); nodes that nobody measures take the mean of the others."""
-        if not known:
-            return
-        mean = sum(known.values()) / len(known)
-        for place in range(len(self._capacity)):
-            self.celsius[place] = known.get(place, mean)
+    def start(self, known: Mapping[int, float], fan_rpm: Floats) -> None:
+        """Begin from what is measured (place to celsius).
+
+        Nodes that nobody measures begin where their neighbours would hold them in the long run: heat flows through them
+        and does not begin in them. A machine that was at work before is thus met as it is.
+        """
+        for place, celsius in known.items():
+            self.celsius[place] = celsius
+        measured = np.zeros(len(self._capacity), dtype=np.int64)
+        measured[list(known)] = 1
+        conductance = self._still.copy()
+        _conduct(self._edge_fan, self._still, self._forced, self._exponent, self._max_rpm, fan_rpm, conductance)
+        _settle(self.celsius, measured, self._ends, conductance)
 
     def pull(self, place: int, celsius: float, seconds: float) -> None:
         """Draw node `place`, and the ambient, towards a reference reading that was in force for `seconds`."""
@@ -75,6 +82,44 @@ class ThermalModel:
 
 
 @kernel
+def _conduct(
+    edge_fan: Integers,
+    still: Floats,
+    forced: Floats,
+    exponent: Floats,
+    max_rpm: Floats,
+    fan_rpm: Floats,
+    conductance: Floats,
+) -> None:
+    """Every edge's conductance at these fan speeds, into `conductance`."""
+    for edge in range(len(still)):
+        fan = edge_fan[edge]
+        conductance[edge] = still[edge]
+        if fan >= 0:
+            conductance[edge] += forced[edge] * power(fan_rpm[fan] / max_rpm[fan], exponent[edge])
+
+
+@kernel
+def _settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Floats) -> None:
+    """Give every node that is not measured the mean of its neighbours, weighted by conductance, until it is one."""
+    for _ in range(SETTLING_SWEEPS):
+        for node in range(len(measured)):
+            if measured[node] != 0:
+                continue
+            total = 0.0
+            weight = 0.0
+            for edge in range(len(ends)):
+                if ends[edge, 0] == node:
+                    total += conductance[edge] * celsius[ends[edge, 1]]
+                    weight += conductance[edge]
+                elif ends[edge, 1] == node:
+                    total += conductance[edge] * celsius[ends[edge, 0]]
+                    weight += conductance[edge]
+            if weight > 0.0:
+                celsius[node] = total / weight
+
+
+@kernel
 def _step(
     celsius: Floats,
     capacity: Floats,
@@ -90,10 +135,7 @@ def _step(
 ) -> None:
     before = celsius.copy()
     conductance = still.copy()
-    for edge in range(len(ends)):
-        fan = edge_fan[edge]
-        if fan >= 0:
-            conductance[edge] = still[edge] + forced[edge] * power(fan_rpm[fan] / max_rpm[fan], exponent[edge])
+    _conduct(edge_fan, still, forced, exponent, max_rpm, fan_rpm, conductance)
     for _ in range(SWEEPS):
         for node in range(len(capacity)):
             inertia = capacity[node] / seconds

@@ -3,7 +3,8 @@
 For each cycle the shield predicts the worst temperature that can be reached before its next chance to act, and
 projects the command into the set that is safe there: fans at least at a floor that rises with heat, caps at most at a
 ceiling that falls with heat, everything inside its limits. Input that is missing, late, stale or not finite means full
-cooling and safe caps. Hotter never cools less, other inputs equal: floors and ceilings are monotone in the headroom.
+cooling and safe caps (or lower ones, where they were asked). Hotter never cools less, other inputs equal: floors and
+ceilings are monotone in the headroom.
 """
 
 from __future__ import annotations
@@ -88,9 +89,11 @@ class Shield:
                 smallest = room
         return smallest
 
-    def safe_command(self) -> dict[str, int]:
-        """Full cooling and safe caps."""
-        return {name: limit.safe for name, limit in self._limits.items()}
+    def _cooled(self, name: str, limit: Limit, asked: object) -> int:
+        """Full cooling: a fan at its most, a cap at its safe value, or lower where that is what was asked."""
+        if name in self._fans or type(asked) is not int:
+            return limit.safe
+        return min(limit.safe, max(limit.minimum, asked))
 
     def project(self, view: View, command: Mapping[str, object]) -> Verdict:
         """The safe command nearest to `command`; channels that it does not name get their safe value."""
@@ -103,10 +106,10 @@ class Shield:
         room = self.predicted_headroom(view)
         if room is None and not failsafe:
             failsafe = "a temperature is not known"
-        safe = self.safe_command()
         if failsafe or room is None:
-            asked = {name: value for name, value in command.items() if name in safe}
-            return Verdict(MappingProxyType(safe), _changes(asked, safe), failsafe)
+            values = {name: self._cooled(name, limit, command.get(name)) for name, limit in self._limits.items()}
+            asked = {name: value for name, value in command.items() if name in values}
+            return Verdict(MappingProxyType(values), _changes(asked, values), failsafe)
         values = {}
         for name, limit in self._limits.items():
             asked_value = command.get(name)

@@ -13,6 +13,7 @@ from hardware.interface import Channel, Readings
 from twin.control.gate import Gate, GateSettings
 from twin.control.model import ThermalModel
 from twin.control.view import View
+from twin.kernels import Floats
 from twin.scenario import Scenario
 from twin.timing import SECOND_NS, Wake
 
@@ -41,12 +42,14 @@ class Signals:
                     rises[i],
                     control.slew_millicelsius,
                     control.suspicion_millicelsius,
-                    2 * self._period_ns,
+                    sensor.hold_ms,
+                    control.period_ms,
                 )
             )
             for i, sensor in enumerate(machine.sensors)
         ]
         self._started = False
+        self._unchecked: tuple[str, ...] = () if self._check else tuple(sensor.name for sensor in machine.sensors)
         self._sensor_nodes = tuple(self._model.places[sensor.node] for sensor in machine.sensors)
         self._lags_ns = tuple((sensor.lag_ms + sensor.hold_ms // 2) * 1_000_000 for sensor in machine.sensors)
         self._expected = [0] * len(machine.sensors)
@@ -77,6 +80,7 @@ class Signals:
             self._counters.clear()
             for gate in self._gates:
                 gate.forget()
+            self._started = False
         cpu_power = self._power_microwatts("cpu_energy_microjoules", readings)
         gpu_power = get("gpu_power_microwatts")
         if gpu_power is not None and not 0 <= gpu_power <= self._most_gpu_microwatts:
@@ -86,7 +90,10 @@ class Signals:
         fan_trouble = self._judge_fans(fan_rpm, dt_ns)
 
         for i, gate in enumerate(self._gates):
-            gate.see(readings.values[i], readings.statuses[i], readings.times_ns[i], now_ns)
+            value = readings.values[i]
+            if value is not None:
+                value -= self._machine.sensors[i].offset_millicelsius
+            gate.see(value, readings.statuses[i], readings.times_ns[i], now_ns)
         if self._check:
             self._advance_model(cpu_power, gpu_power, memory_used, fan_rpm, dt_ns)
         worst = tuple(self._worst(i, gate) for i, gate in enumerate(self._gates))
@@ -114,6 +121,7 @@ class Signals:
             game_state_code=get("game_state_code"),
             words_offered_per_second=get("words_offered_per_second"),
             suspicion=suspicion,
+            unchecked=" ".join(self._unchecked),
             failsafe=self._failsafe(wake, suspicion),
         )
 
@@ -136,6 +144,8 @@ class Signals:
             return None
         wrap = self._wrap[name]
         spent = value - last[0]
+        if wrap is not None and (taken_ns - last[1]) * self._most_cpu_microwatts // SECOND_NS > wrap:
+            return None  # it may have gone round more than once
         if spent < 0:
             if wrap is None:
                 return None
@@ -179,17 +189,11 @@ class Signals:
             elif there and power is not None:
                 heat[model.places[node]] += power / 1_000_000
         seconds = dt_ns / SECOND_NS
+        rpm = np.array([float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)])
         if not self._started:
-            self._begin_model()
-        for gate, sensor, place in zip(self._gates, machine.sensors, self._sensor_nodes, strict=True):
-            if gate.believed is not None and sensor.reference and not gate.suspicion:
-                expected = int(model.celsius[place] * 1_000.0)
-                if abs(gate.believed - expected) <= gate.settings.suspicion_millicelsius:
-                    model.pull(place, gate.believed / 1_000, seconds)
-            elif gate.believed is not None and sensor.node in blind:
-                model.celsius[place] = gate.believed / 1_000
-        rpm = [float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)]
-        model.step(np.array(heat), np.array(rpm), seconds)
+            self._begin_model(rpm)
+        self._pull_references(blind, seconds)
+        model.step(np.array(heat), rpm, seconds)
         self._expect()
         for i, (gate, sensor) in enumerate(zip(self._gates, machine.sensors, strict=True)):
             if sensor.node in blind:
@@ -197,17 +201,47 @@ class Signals:
                 self._lagged[i] = self._expected[i]
                 continue
             self._lagged[i] += (self._expected[i] - self._lagged[i]) * dt_ns // (self._lags_ns[i] + dt_ns)
-            gate.compare(self._lagged[i] + sensor.offset_millicelsius)
+            gate.compare(self._lagged[i])
+        self._unchecked = tuple(sensor.name for sensor in machine.sensors if sensor.node in blind)
 
-    def _begin_model(self) -> None:
-        """Start the model from the first readings that are believed."""
-        known = {
-            self._model.places[sensor.node]: gate.believed / 1_000
-            for gate, sensor in zip(self._gates, self._machine.sensors, strict=True)
+    def _pull_references(self, blind: set[str], seconds: float) -> None:
+        """Let reference sensors say how warm the surroundings are; let blind nodes follow their sensors.
+
+        A reference that parts from the model is believed all the same if the other sensors part alike: then it is the
+        room that has changed, and not the sensor.
+        """
+        model = self._model
+        apart = {
+            i: gate.believed - int(model.celsius[place] * 1_000.0)
+            for i, (gate, place) in enumerate(zip(self._gates, self._sensor_nodes, strict=True))
             if gate.believed is not None
         }
-        self._started = len(known) == len(self._gates)
-        self._model.start(known)
+        for i, gap in apart.items():
+            gate, sensor, place = self._gates[i], self._machine.sensors[i], self._sensor_nodes[i]
+            celsius = model.celsius[place] + gap / 1_000
+            if sensor.reference:
+                tolerance = gate.settings.tolerance_millicelsius
+                others = [
+                    other
+                    for j, other in apart.items()
+                    if not self._machine.sensors[j].reference and self._machine.sensors[j].node not in blind
+                ]
+                agrees = abs(gap) <= tolerance and not gate.suspicion
+                if agrees or (others and all(abs(other - gap) <= tolerance for other in others)):
+                    model.pull(place, celsius, seconds)
+            elif sensor.node in blind:
+                model.celsius[place] = celsius
+
+    def _begin_model(self, rpm: Floats) -> None:
+        """Start the model from the first readings that are believed."""
+        known = {
+            place: gate.believed / 1_000
+            for gate, place in zip(self._gates, self._sensor_nodes, strict=True)
+            if gate.believed is not None
+        }
+        self._started = len(known) == len(set(self._sensor_nodes))
+        if known:
+            self._model.start(known, rpm)
         self._expect()
         self._lagged = list(self._expected)
 

@@ -14,9 +14,10 @@ SOURCES = ("rules", "pid", "shield", "failsafe")
 class View:
     """One control cycle's picture of the machine; integers, and None for what is not known.
 
-    `temps_millicelsius` has one entry a sensor: its reading where it is believed. `worst_millicelsius` is the hotter of
-    the reading and what the thermal model expects, None where the reading is not believed. Headrooms are limit minus
-    worst. `failsafe` is empty or says why the machine must be cooled at full power now.
+    `temps_millicelsius` has one entry a sensor: its reading, less the known offset, where it is believed.
+    `worst_millicelsius` is the hotter of that and what the thermal model expects, None where the reading is not
+    believed. Headrooms are limit minus worst. `unchecked` names the sensors that the model cannot judge, because their
+    processor's power is not known. `failsafe` is empty or says why the machine must be cooled at full power now.
     """
 
     cycle: int
@@ -40,6 +41,7 @@ class View:
     game_state_code: int | None
     words_offered_per_second: int | None
     suspicion: str
+    unchecked: str
     failsafe: str
 
     def headroom_millicelsius(self, sensors: tuple[int, ...] | None = None) -> int | None:

@@ -46,15 +46,15 @@ def target_interval(shortest_ns: int, longest_ns: int, load_ppm: int) -> int:
 def next_interval(interval_ns: int, target_ns: int, shortest_ns: int, longest_ns: int) -> int:
     """One step of the interval towards its target.
 
-    Moves a sixteenth of the distance (rounded towards zero), at most to 1.25 times or 0.8 times itself, and never
-    leaves shortest..longest.
+    Moves a sixteenth of the distance (rounded away from zero, so that it arrives), at most to 1.25 times or 0.8 times
+    itself, and never leaves shortest..longest.
     """
     if target_ns >= interval_ns:
-        step = (target_ns - interval_ns) // SMOOTHING
+        step = (target_ns - interval_ns + SMOOTHING - 1) // SMOOTHING
         largest = interval_ns // 4
         moved = interval_ns + min(step, largest)
     else:
-        step = (interval_ns - target_ns) // SMOOTHING
+        step = (interval_ns - target_ns + SMOOTHING - 1) // SMOOTHING
         largest = interval_ns // 5
         moved = interval_ns - min(step, largest)
     if moved < shortest_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from twin.control.cycle import Cycle
 from twin.heart import ticks
 from twin.kernels import Integers
 from twin.record import seamformat
+from twin.record.files import RecordError
 from twin.record.seamlog import SeamLogWriter
 from twin.record.summary import RunSummary
 from twin.record.tables import Column, TableSummary, TableWriter
@@ -54,7 +56,7 @@ def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sen
     columns += [
         Column(name, "i64", nullable=True) for name in ("cpu_load_ppm", "cpu_power_microwatts", "memory_used_ppm")
     ]
-    columns += [Column(name, "str") for name in ("suspicion", "action", "source", "reason")]
+    columns += [Column(name, "str") for name in ("suspicion", "unchecked", "action", "source", "reason")]
     for name in outputs:
         columns += [Column(f"{name}_asked", "i64", nullable=True), Column(f"{name}_command", "i64")]
         columns.append(Column(f"{name}_applied", "i64", nullable=True))
@@ -159,7 +161,7 @@ class RunRecorder:
             row += (value, int(status))
         row += view.worst_millicelsius
         row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
-        row += (view.suspicion, cycle.decision.action, source, reason)
+        row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
         for name in self._outputs:
             row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
         row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
@@ -174,11 +176,12 @@ class RunRecorder:
         return Recorded(self._ticks.close(), self._control.close(), self._summary.result(), self._summary.missing)
 
     def abandon(self) -> None:
-        """Keep what the log has, drop the tables: after a failure."""
-        if self._log is not None:
-            self._log.close(ended=False)
+        """Keep what the log has, drop the tables: after a failure, and therefore without another."""
         self._ticks.abort()
         self._control.abort()
+        if self._log is not None:
+            with contextlib.suppress(RecordError):
+                self._log.close(ended=False)
 
 
 def _integer(value: object) -> int | None:

@@ -19,6 +19,8 @@ SERVED_AT = 0.8
 """The governor picks the lowest clock at which the busiest core is in use for at most this share."""
 DEMAND_MEMORY_MS = 100
 """A demand that is gone fades with this time constant, so that the next frame finds the clock still up."""
+MOST_WATTS = 1e6
+"""No processor draws more. Without a bound a strange machine's energy would not fit an integer."""
 LEAKAGE_CEILING_CELSIUS = 150.0
 """Leakage grows no further: silicon does not live beyond, and the numbers stay finite."""
 
@@ -57,7 +59,7 @@ def watts_at(constants: Floats, kilohertz: float, volts: float, use: float, cels
     switching: float = constants[CORES] * constants[FARADS] * volts * volts * (kilohertz * 1000.0) * use
     leaking: float = volts * amperes * (use + (1.0 - use) * constants[IDLE_SHARE])
     idle: float = constants[IDLE_WATTS]
-    return switching + leaking + idle
+    return min(switching + leaking + idle, MOST_WATTS)
 
 
 @kernel
