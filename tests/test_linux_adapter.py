@@ -293,3 +293,19 @@ def test_a_wiring_without_sources_is_missing_and_says_so(tmp_path: Path) -> None
         "e": "a source of kind 'stat' takes no commands; NVML is not asked",
     }
     assert hardware.details["c"] == "NVML is not asked"
+
+
+def test_a_number_that_fits_the_file_but_not_the_seam_is_garbage(tmp_path: Path) -> None:
+    """18 digits of percent are more ppm than 64 bits hold."""
+    from twin.scenario import Machine
+    from twin.wiring import wiring
+
+    channels = wiring(Machine())
+    SysTree(tmp_path, channels)
+    busy = next(tmp_path.rglob("gpu_busy_percent"), None)
+    assert busy is not None
+    busy.write_text("999999999999999999\n")
+    hardware = LinuxHardware(tmp_path, channels, lambda: 0)
+    place = [channel.name for channel in hardware.sensors].index("gpu_busy_ppm")
+    found = hardware.read()
+    assert (found.values[place], found.statuses[place]) == (None, Status.GARBAGE)

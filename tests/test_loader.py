@@ -117,9 +117,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once() -> None:
 def test_one_wrong_key_does_not_make_others_wrong() -> None:
     # Eight voltages would be missing if the wrong section counted as left out in part.
     text = "[machine.cpu]\nfrequencies_kilohertz = [800_000, 1_600_000]\nvoltages_millivolt = [700, 'x']\n"
-    assert problems(text) == [
-        'machine.cpu.voltages_millivolt[1] = "x": allowed are whole numbers from 1 to 10000'
-    ]
+    assert problems(text) == ['machine.cpu.voltages_millivolt[1] = "x": allowed are whole numbers from 1 to 10000']
 
 
 @pytest.mark.parametrize(
