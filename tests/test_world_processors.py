@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from world_cases import FULL_FANS, Run, one_node, scenario
 
 from twin.scenario import Cpu, Gpu, Machine
+from twin.world import cpu
 from twin.world.cpu import cpu_constants
 from twin.world.gpu import gpu_constants
 from twin.world.processor import clock_table, use_at, watts_at
@@ -173,3 +174,16 @@ def test_clock_tables_are_checked() -> None:
         clock_table((1, 2), (700,))
     with pytest.raises(ValueError, match="clocks must rise"):
         clock_table((2, 1), (700, 800))
+
+
+def test_cores_fill_up_one_by_one() -> None:
+    """Half a load on two cores, and frames all the time on one of them: three halves, not two."""
+    machine = Cpu(cores=2)
+    step_ns = 20_000_000
+    constants = cpu.cpu_constants(machine, 20)
+    table = clock_table(machine.frequencies_kilohertz, machine.voltages_millivolt)
+    state, counters = cpu.cpu_state(machine)
+    counters[cpu.LEVEL] = len(table) - 1
+    watts = cpu.cpu_work(constants, table, state, counters, step_ns, 500_000 * step_ns, step_ns, -1, 50.0)
+    assert counters[cpu.BUSY_NS] == step_ns + step_ns // 2
+    assert watts == pytest.approx(watts_at(constants, table[-1, 0], table[-1, 1], 0.75, 50.0))

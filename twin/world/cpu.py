@@ -60,16 +60,17 @@ def cpu_work(
     """Account for the step that ended; returns its mean power (W).
 
     `load_integral` is the background load (ppm of full speed) summed over nanoseconds, `frame_ns` how long one core
-    made frames, `trace_microwatts` the power a trace prescribes (-1: none). Frames go first on their core, the load
-    takes what is left. Energy in microjoules carries its fraction and starts again at 0 after `ENERGY_WRAP`.
+    made frames, `trace_microwatts` the power a trace prescribes (-1: none). No core is busy for more than the step; a
+    core that is idle draws the idle share of its leakage. Energy in microjoules carries its fraction and starts again at 0 after `ENERGY_WRAP`.
     """
     level = counters[LEVEL]
     kilohertz = table[level, KILOHERTZ]
     cores = constants[CORES]
     load_kilohertz = table[table.shape[0] - 1, KILOHERTZ] * (load_integral / (step_ns * 1e6))
     all_ns = int(cores) * step_ns
-    load_ns = int(min(load_kilohertz / kilohertz, 1.0) * all_ns + 0.5)
-    busy_ns = min(load_ns + frame_ns, all_ns)
+    # Core by core: the background load is the same on all, and one of them makes frames in what it leaves.
+    core_ns = int(min(load_kilohertz / kilohertz, 1.0) * step_ns + 0.5)
+    busy_ns = min(core_ns + frame_ns, step_ns) + (int(cores) - 1) * core_ns
     counters[BUSY_NS] += busy_ns
     watts = processor.watts_at(constants, kilohertz, table[level, VOLTS], busy_ns / all_ns, celsius)
     if trace_microwatts >= 0:

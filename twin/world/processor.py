@@ -64,12 +64,14 @@ def watts_at(constants: Floats, kilohertz: float, volts: float, use: float, cels
 
 @kernel
 def use_at(cores: float, kilohertz: float, load_kilohertz: float, frame_kilohertz: float) -> float:
-    """Share of core time in use (0..1) at a clock.
+    """Mean share of core time in use (0..1) at a clock, over cores that fill up one by one.
 
-    `load_kilohertz` is the background demand of every core, `frame_kilohertz` that of the one core that makes frames.
+    `load_kilohertz` is the background demand of every core, `frame_kilohertz` that of the one core that also makes
+    frames; no core is in use for more than all of its time, whatever the others have left.
     """
-    frames = min(1.0, frame_kilohertz / kilohertz)
-    return min(1.0, load_kilohertz / kilohertz + frames / cores)
+    background = min(1.0, load_kilohertz / kilohertz)
+    frame_core = min(1.0, background + frame_kilohertz / kilohertz)
+    return (frame_core + (cores - 1.0) * background) / cores
 
 
 @kernel
