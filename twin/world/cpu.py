@@ -61,7 +61,8 @@ def cpu_work(
 
     `load_integral` is the background load (ppm of full speed) summed over nanoseconds, `frame_ns` how long one core
     made frames, `trace_microwatts` the power a trace prescribes (-1: none). No core is busy for more than the step; a
-    core that is idle draws the idle share of its leakage. Energy in microjoules carries its fraction and starts again at 0 after `ENERGY_WRAP`.
+    core that is idle draws the idle share of its leakage. Energy in microjoules carries its fraction and starts again
+    at 0 after `ENERGY_WRAP`.
     """
     level = counters[LEVEL]
     kilohertz = table[level, KILOHERTZ]
