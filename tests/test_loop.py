@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from running import Kept, quick, shipped_scenario
+from running import Kept, quick, shipped_scenario, twin
 
 from hardware.interface import Applied, Command
+from hardware.linux.application import write_application
 from twin.cli.backends import simulated
 from twin.clock import RecordedLateness, VirtualEnvironment
 from twin.control.cycle import Cycle
 from twin.control.rules import RulesPid
+from twin.kernels import Integers
 from twin.loop import Loop
 from twin.timing import Wake
 from twin.wiring import wiring
@@ -89,3 +93,31 @@ def test_the_hardware_is_closed_whatever_fails(where: str) -> None:
     with pytest.raises(OSError, match="no room"):
         loop.run()
     assert closed
+
+
+def test_ticks_that_could_not_be_recorded_are_not_handed_over_again() -> None:
+    """What went wrong first is what is raised: a second attempt would hide a full disk behind an error of its own."""
+    scenario = quick(shipped_scenario("idle"), duration_ms=2_000)
+    backend = simulated(scenario)
+    handed: list[int] = []
+
+    class Full(Kept):
+        def ticks(self, captured: Integers) -> None:
+            handed.append(int(captured[0, 0]))
+            if len(handed) == 3:
+                raise OSError("no room")
+
+    loop = Loop(backend.env, backend.hardware, scenario, RulesPid(scenario, backend.hardware.limits), Full())
+    with pytest.raises(OSError, match="no room"):
+        loop.run()
+    assert len(handed) == len(set(handed)) == 3
+
+
+def test_load_is_refused_while_somebody_else_writes_the_port(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    write_application(tmp_path, 1, {"words_offered_per_second": 5})
+    out = tmp_path / "run-of-mine"
+    done = twin("run", "idle", "--backend", "linux", "--root", tmp_path, "--load", "--out", out, check=False)
+    assert done.returncode == 2
+    assert "is being written by another program or run" in done.stderr
+    assert not out.exists()
