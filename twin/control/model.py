@@ -100,21 +100,28 @@ def _conduct(
 
 
 @kernel
+def _with_neighbours(
+    node: int, celsius: Floats, ends: Integers, conductance: Floats, total: float, weight: float
+) -> tuple[float, float]:
+    """`total` and `weight` with every neighbour of `node` added: its temperature times the conductance, and that."""
+    for edge in range(len(ends)):
+        if ends[edge, 0] == node:
+            total += conductance[edge] * celsius[ends[edge, 1]]
+            weight += conductance[edge]
+        elif ends[edge, 1] == node:
+            total += conductance[edge] * celsius[ends[edge, 0]]
+            weight += conductance[edge]
+    return total, weight
+
+
+@kernel
 def _settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Floats) -> None:
     """Give every node that is not measured the mean of its neighbours, weighted by conductance, until it is one."""
     for _ in range(SETTLING_SWEEPS):
         for node in range(len(measured)):
             if measured[node] != 0:
                 continue
-            total = 0.0
-            weight = 0.0
-            for edge in range(len(ends)):
-                if ends[edge, 0] == node:
-                    total += conductance[edge] * celsius[ends[edge, 1]]
-                    weight += conductance[edge]
-                elif ends[edge, 1] == node:
-                    total += conductance[edge] * celsius[ends[edge, 0]]
-                    weight += conductance[edge]
+            total, weight = _with_neighbours(node, celsius, ends, conductance, 0.0, 0.0)
             if weight > 0.0:
                 celsius[node] = total / weight
 
@@ -139,13 +146,6 @@ def _step(
     for _ in range(SWEEPS):
         for node in range(len(capacity)):
             inertia = capacity[node] / seconds
-            total = inertia * before[node] + heat_watts[node]
-            weight = inertia
-            for edge in range(len(ends)):
-                if ends[edge, 0] == node:
-                    total += conductance[edge] * celsius[ends[edge, 1]]
-                    weight += conductance[edge]
-                elif ends[edge, 1] == node:
-                    total += conductance[edge] * celsius[ends[edge, 0]]
-                    weight += conductance[edge]
+            own = inertia * before[node] + heat_watts[node]
+            total, weight = _with_neighbours(node, celsius, ends, conductance, own, inertia)
             celsius[node] = total / weight
