@@ -57,7 +57,10 @@ MISTAKES = [
     ("heartbeat.law = 'none'", 'heartbeat.law = "none": allowed are adaptive'),
     ("heartbeat.lateness_quantiles_ns = [1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]", "must not fall from entry to entry"),
     ("heartbeat.lateness_quantiles_ns = [1, 0]", "allowed are lists of 11 entries"),
-    ("recording.ticks = 'every:0'", "recording.ticks = 'every:0': allowed are all, every:N and none"),
+    (
+        "recording.ticks = 'every:0'",
+        "recording.ticks = 'every:0': allowed are all, every:N, ends:M, sample:N, ends:M+sample:N and none",
+    ),
     ("control.controller = 'mine'", "control.controller = 'mine': allowed are rules-pid, steady and module:factory"),
     ("control.controller = '..:x'", "control.controller = '..:x': allowed are"),
     ("faults = [{target = 'cpu_fam', state = 'off'}]",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +12,9 @@ from record_samples import TICK_COLUMNS, tick_block, write_run, write_ticks
 
 from twin.record.compare import Difference, first_difference
 from twin.record.files import RecordError
+from twin.record.keep import Keep
+
+KEEPS = ("every:1", "every:3", "every:4", "ends:30000", "sample:20000", "ends:7+sample:3000", "ends:1", "none")
 
 
 def changed(row: int, rows: int = 300, by: int = 1) -> dict[str, object]:
@@ -99,17 +102,52 @@ def test_rows_that_were_not_kept(tmp_path: Path) -> None:
     assert "up to 19 rows before" in found.note
 
 
+def test_a_difference_in_the_ends_or_the_sample_is_found(tmp_path: Path) -> None:
+    """Of 300 rows `ends:20+sample:50` keeps 20, then every eighth from row 20 on, then 20."""
+    a = write_run(tmp_path / "a", keep="ends:20+sample:50")
+    for row, note in ((0, ""), (19, ""), (28, "up to 7 rows before"), (276, "up to 7 rows before"), (299, "")):
+        found = first_difference(a, write_run(tmp_path / f"b{row}", **changed(row)))
+        assert found is not None
+        assert (found.row, found.column) == (row, "load_ppm")
+        assert note in found.note
+        assert bool(note) == bool(found.note)
+    found = first_difference(a, write_run(tmp_path / "c", **changed(29)))
+    assert found is not None
+    assert (found.row, found.column) == (None, "digest")
+    assert found.note == "the rows that differ were not kept: ends:20+sample:50 and all"
+
+
+def test_a_longer_run_is_told_by_its_first_row_beyond_the_other(tmp_path: Path) -> None:
+    short = write_run(tmp_path / "short", ticks=290, keep="ends:20")
+    for keep, row, unknown in (("all", 290, 0), ("every:40", 320, 39), ("ends:20", 380, 360), ("ends:1", 399, 398)):
+        longer = write_run(tmp_path / f"longer {keep}", ticks=400, keep=keep)
+        for pair, words in (((longer, short), ("there", "missing")), ((short, longer), ("missing", "there"))):
+            found = first_difference(*pair)
+            assert found is not None
+            assert (found.row, found.column, (found.a, found.b)) == (row, "row", words)
+            assert found.time_ns == 1_000_000 * (row + 1)
+            assert (f"up to {unknown} rows before" in found.note) == (unknown > 0)
+    found = first_difference(short, write_run(tmp_path / "none", ticks=400, keep="none"))
+    assert found is not None
+    assert (found.row, found.column) == (None, "digest")
+
+
 @settings(max_examples=15, deadline=None)
 @given(
-    rows=st.integers(65_000, 140_000), steps=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    rows=st.integers(65_000, 140_000),
+    keeps=st.tuples(*[st.sampled_from(KEEPS)] * 2),
     data=st.data(),
-)  # fmt: skip
-def test_any_kept_row_is_found(tmp_path_factory, rows: int, steps: tuple[int, int], data: st.DataObject) -> None:
+)
+def test_any_row_that_both_keep_is_found(tmp_path_factory, rows: int, keeps: tuple[str, str], data) -> None:
     folder = tmp_path_factory.mktemp("runs")
-    row = data.draw(st.integers(0, rows - 1))
-    a = write_run(folder / "a", rows, keep=f"every:{steps[0]}")
-    b = write_run(folder / "b", rows, keep=f"every:{steps[1]}", **changed(row, rows))
+    kept = [set(chain.from_iterable(Keep.parse(keep).rows(rows))) for keep in keeps]
+    both = sorted(kept[0] & kept[1])
+    row = data.draw(st.sampled_from(both) | st.integers(0, rows - 1) if both else st.integers(0, rows - 1))
+    a = write_run(folder / "a", rows, keep=keeps[0])
+    b = write_run(folder / "b", rows, keep=keeps[1], **changed(row, rows))
     found = first_difference(a, b)
     assert found is not None
-    step = int(np.lcm(*steps))
-    assert found.row == (row if row % step == 0 else None)
+    assert found.row == (row if row in both else None)
+    if row in both:
+        unknown = row - max((each for each in both if each < row), default=-1) - 1
+        assert (f"up to {unknown} rows before" in found.note) == (unknown > 0)

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import CONTROL_COLUMNS, HEADER, TICK_COLUMNS, cycle, tick_block, write_control, write_ticks
+from run_ticks import run_ticks, write_run_ticks
 
 from twin.record.files import RecordError, RecordInputError
+from twin.record.keep import Keep
 from twin.record.seamlog import SeamLogWriter, read_seam_log
-from twin.record.tables import GROUP_ROWS, Column, Keep, TableSummary, TableWriter, read_table, table_facts
+from twin.record.tables import GROUP_ROWS, Column, TableSummary, TableWriter, read_table, table_facts
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_blocks_and_keeping_do_not_change_the_digest(tmp_path_factory, sizes: li
             first += size
         summary = table.close()
     number = np.arange(rows, dtype=np.int64)
-    step = Keep.parse(keep).step
+    step = Keep.parse(keep).every
     kept = number[::step].tolist() if step else []
     assert read_table(path).column("tick_number").to_pylist() == kept
     with TableWriter(path, "tick/0", columns, "all") as table:
@@ -126,7 +128,7 @@ def test_layout_of_the_file(path: Path) -> None:
 
 
 def test_facts(path: Path) -> None:
-    for keep, kept in (("all", 100), ("every:30", 4), ("none", 0)):
+    for keep, kept in (("all", 100), ("every:30", 4), ("ends:10+sample:9", 25), ("sample:9", 7), ("none", 0)):
         summary = write_ticks(path, 100, keep)
         facts = table_facts(path)
         assert facts.summary == summary == TableSummary(100, kept, summary.digest)
@@ -136,10 +138,24 @@ def test_facts(path: Path) -> None:
         table_facts(path)
 
 
-@pytest.mark.parametrize("words", ["", "some", "every", "every:", "every:0", "every:-1", "every:x", "every:1e3", "ALL"])
-def test_keep_says_what_is_allowed(words: str) -> None:
-    with pytest.raises(ValueError, match="allowed are all, every:N"):
-        Keep.parse(words)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keep": "every:2"},
+        {"keep": "ends:40"},
+        {"rows": "101"},
+        {"kept": "99"},
+        {"rows": "-1"},
+        {"rows": "1" + "0" * 30},
+    ],
+)
+def test_facts_that_contradict_the_file_are_refused(path: Path, changes: dict[str, str]) -> None:
+    write_ticks(path, 100)
+    table = read_table(path)
+    said = {"schema": "tick/0", "keep": "all", "rows": "100", "kept": "100", "digest": "0" * 64} | changes
+    pq.write_table(table.replace_schema_metadata({f"twin.{key}": value for key, value in said.items()}), path)
+    with pytest.raises(RecordInputError, match=r"not what .* keeps of|not a table of a run"):
+        table_facts(path)
 
 
 def test_columns_say_what_is_allowed() -> None:
@@ -233,14 +249,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_drops_the_table_and_keeps_the_log(small_disk: Path) -> None:
+@pytest.mark.parametrize("keep", ["all", "ends:100000", "ends:10+sample:100000"])
+def test_a_full_disk_drops_the_table_and_keeps_the_log(small_disk: Path, keep: str) -> None:
     log, ticks = small_disk / "seam.log", small_disk / "ticks.parquet"
     noise = np.random.default_rng(1).integers(0, 1 << 62, 200_000)
     with pytest.raises(RecordError) as caught, SeamLogWriter(log, HEADER) as writer:  # noqa: PT012
         for number in range(15):
             writer.cycle(cycle(number))
         writer.flush()
-        with TableWriter(ticks, "tick/0", TICK_COLUMNS, "all") as table:
+        with TableWriter(ticks, "tick/0", TICK_COLUMNS, keep) as table:
             table.append_block(tick_block(200_000, heat_total_q48=noise))
     assert caught.value.errno == errno.ENOSPC
     assert "free some space" in str(caught.value)
@@ -267,6 +284,12 @@ def test_a_full_disk_leaves_a_whole_log_that_goes_on_later(small_disk: Path) -> 
         ballast.unlink()
     assert len(read_seam_log(log).cycles) == number
     assert read_seam_log(log).complete
+
+
+def test_a_tick_of_a_run_takes_less_than_twenty_bytes(path: Path) -> None:
+    rows = 150_000
+    write_run_ticks(path, run_ticks(rows))
+    assert 10 * rows < path.stat().st_size < 20 * rows
 
 
 def test_a_hundred_thousand_ticks_take_little_time(path: Path) -> None:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from twin.explain import Flaw, misfits, shortened, unfit
+from twin.record.keep import ALLOWED, Keep
 from twin.scenario import Scenario
 from twin.wiring import fault_targets, wiring
 
-KEEP_PATTERN = re.compile(r"all|none|every:[1-9][0-9]{0,8}")
 _CONFIG_PATTERN = re.compile(r"[01](_[01]){5}")
 _FACTORY_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_BUILT_LOOPS = (1, 3)
+REFERENCE_WORDS = 1_024
+"""The reference law counts every pair of words, so there must not be too many."""
 
 
 class ScenarioError(ValueError):
@@ -102,12 +103,13 @@ def to_toml(scenario: Scenario) -> str:
 
 
 def canonical(scenario: Scenario, trace_digest: str = "") -> bytes:
-    """The bytes of a scenario that enter the run digest: everything but its name for people and what is kept on disk.
+    """The bytes of a scenario that enter the run digest: everything but its name for people, what is kept on disk, and
+    the pool, which changes where things lie and no result.
 
     A trace counts by its content (`trace_digest`), not by the name of its file.
     """
     data = asdict(scenario)
-    del data["recording"], data["description"]
+    del data["recording"], data["description"], data["pool"]
     if data["workload"]["trace"] is not None:
         data["workload"]["trace"]["file"] = trace_digest
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -255,9 +257,11 @@ def _workload_problems(scenario: Scenario) -> list[str]:
 
 
 def _recording_problems(scenario: Scenario) -> list[str]:
-    if KEEP_PATTERN.fullmatch(scenario.recording.ticks):
-        return []
-    return [f"recording.ticks = {scenario.recording.ticks!r}: allowed are all, every:N and none"]
+    try:
+        Keep.parse(scenario.recording.ticks)
+    except ValueError:
+        return [f"recording.ticks = {scenario.recording.ticks!r}: allowed are {ALLOWED}"]
+    return []
 
 
 def _control_problems(scenario: Scenario) -> list[str]:
@@ -343,15 +347,26 @@ def _network_problems(scenario: Scenario) -> list[str]:
 
 def _heartbeat_problems(scenario: Scenario) -> list[str]:
     found = []
-    config = scenario.heartbeat.config
+    heartbeat = scenario.heartbeat
+    config = heartbeat.config
     if not _CONFIG_PATTERN.fullmatch(config):
-        found.append(f"heartbeat.config = {config!r}: write six flags for L1 to L6, for example 1_0_1_0_0_0")
-    else:
-        unbuilt = [f"L{loop}" for loop in range(1, 7) if config[2 * (loop - 1)] == "1" and loop not in _BUILT_LOOPS]
-        if unbuilt:
-            found.append(f"heartbeat.config = {config!r}: {', '.join(unbuilt)} cannot be switched on; this version has "
-                         f"L1 and L3, for example 1_0_1_0_0_0")  # fmt: skip
-    quantiles = scenario.heartbeat.lateness_quantiles_ns
+        found.append(f"heartbeat.config = {config!r}: write six flags for L1 to L6, for example 1_0_1_1_1_0")
+    if heartbeat.law == "reference":
+        if heartbeat.words > REFERENCE_WORDS:
+            found.append(f"heartbeat.words = {heartbeat.words}: the reference law takes at most {REFERENCE_WORDS}; "
+                         "choose fewer words, or the adaptive law")  # fmt: skip
+    elif config.endswith("1"):
+        least, slope, most = (
+            heartbeat.decay_min_q48_per_microsecond,
+            heartbeat.decay_q48_per_microsecond,
+            heartbeat.decay_max_q48_per_microsecond,
+        )
+        if not least <= slope <= most:
+            found.append(
+                f"heartbeat.decay_q48_per_microsecond = {slope}: L6 keeps it from decay_min_q48_per_microsecond ({least}) "
+                f"to decay_max_q48_per_microsecond ({most}); choose one in between, or switch L6 off"
+            )
+    quantiles = heartbeat.lateness_quantiles_ns
     if list(quantiles) != sorted(quantiles):
         found.append(f"heartbeat.lateness_quantiles_ns = {list(quantiles)}: must not fall from entry to entry")
     return found

@@ -18,9 +18,10 @@ from twin.control.cycle import Cycle
 from twin.control.shield import Shield
 from twin.control.signals import Signals
 from twin.control.view import ACTIONS, SOURCES, Controller, Decision, View
-from twin.heart.heartbeat import Heartbeat
+from twin.heart.heartbeat import Heartbeat, Words
 from twin.kernels import Integers
 from twin.scenario import Scenario
+from twin.telemetry import Watcher
 
 log = logging.getLogger("twin")
 
@@ -45,13 +46,18 @@ class Loop:
         scenario: Scenario,
         controller: Controller,
         recorder: Recorder,
+        words: Words | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
+        """`words` is where the heartbeat's words live (memory of its own when left out)."""
         self.env = env
         self.hardware = hardware
-        self.heart = Heartbeat(scenario.heartbeat, scenario.seed)
+        self.heart = Heartbeat(scenario.heartbeat, scenario.seed, words)
         self.missed_cycles = 0
         self._controller = controller
         self._recorder = recorder
+        self._watcher = watcher
+        self._last_tick: Integers | None = None
         self._signals = Signals(scenario, hardware.sensors)
         self._shield = Shield(scenario, hardware.limits)
         self._fans = {f"{fan.name}_pwm": fan.name for fan in scenario.machine.fans}
@@ -104,6 +110,8 @@ class Loop:
     def _flush(self) -> None:
         if self.heart.captured.shape[1]:
             self._recorder.ticks(self.heart.captured)
+            if self._watcher is not None:
+                self._last_tick = self.heart.captured[:, -1].copy()
             self.heart.clear()
 
     def _control(self) -> Generator[Event, None, None]:
@@ -125,7 +133,10 @@ class Loop:
             )
             # The ticks of before come first in the log, as they came first in time.
             self._flush()
-            self._recorder.cycle(Cycle(number, due_ns, wake, readings, view, decision, verdict, applied))
+            cycle = Cycle(number, due_ns, wake, readings, view, decision, verdict, applied)
+            self._recorder.cycle(cycle)
+            if self._watcher is not None:
+                self._watcher.cycle(cycle, self._last_tick)
             missed = wake.lateness_ns // self._period_ns
             self.missed_cycles += missed
             due_ns += self._period_ns * (1 + missed)

@@ -303,20 +303,27 @@ class Workload:
 class Heartbeat:
     """The tick whose interval answers the load, and the words executed between two ticks.
 
-    Heat is Q48.16: 65536 is one execution. `decay_q48_per_microsecond` is what a word loses in a microsecond. The
-    lateness quantiles (0, 1, 5, 10, 25, 50, 75, 90, 99, 99.9 and 100 %) say how late a simulated tick wakes; the
-    defaults are those of the recorded heartbeat with a target of 1 ms.
+    Heat is Q48.16: 65536 is one execution. A cold word loses `decay_q48_per_microsecond` in a microsecond, one of 16
+    executions twice that, one of 32 three times, and so on; L6 moves that between `decay_min_..` and `decay_max_..`.
+    `inference_ticks` is how many ticks lie between two inferences (left out: 100 under the adaptive law, 1,000 under
+    the reference law). `select_mode` lets L8 switch L2, L3, L5 and L6. The lateness quantiles (0, 1, 5, 10, 25, 50, 75,
+    90, 99, 99.9 and 100 %) say how late a simulated tick wakes; the defaults are those of the recorded heartbeat with a
+    target of 1 ms.
     """
 
-    law: Literal["adaptive"] = "adaptive"
-    config: Name = "1_0_1_0_0_0"
+    law: Literal["adaptive", "reference"] = "adaptive"
+    config: Name = "1_0_1_1_1_0"
     adapt_interval: bool = True
+    select_mode: bool = True
     t0_ns: Annotated[int, Ge(10_000), Le(1_000_000_000)] = 1_000_000
     capacity_words_per_second: Annotated[int, Ge(1), Le(10**9)] = 750_000
     words: Annotated[int, Ge(1), Le(65_536)] = 1_024
     decay_q48_per_microsecond: Annotated[int, Ge(0), Le(65_536)] = 6
+    decay_min_q48_per_microsecond: Annotated[int, Ge(1), Le(65_536)] = 1
+    decay_max_q48_per_microsecond: Annotated[int, Ge(1), Le(65_536)] = 96
     decay_sweep_words: Annotated[int, Ge(0), Le(65_536)] = 64
     hot_executions: Annotated[int, Ge(1), Le(65_536)] = 10
+    inference_ticks: Annotated[int, Ge(1), Le(10**9)] | None = None
     lateness_quantiles_ns: Annotated[tuple[Lateness, ...], Len(11, 11)] = (
         48_078, 67_858, 69_843, 72_457, 75_158, 79_233, 89_133, 97_207, 159_547, 1_523_290, 2_713_957,
     )  # fmt: skip
@@ -375,8 +382,45 @@ class RandomFaults:
 
 
 @model
+class Advisor:
+    """Who says where words shall lie in the pool, every `every_cycles` control cycles; it changes no result.
+
+    `heat` puts the hot ones side by side, `http` asks the model `model` at an OpenAI-compatible `url` (its key is in
+    the environment variable `key_variable`) and waits for at most `time_limit_ms`, `off` leaves them where they are.
+    """
+
+    kind: Literal["heat", "http", "off"] = "heat"
+    every_cycles: Annotated[int, Ge(1), Le(10**9)] = 50
+    url: Annotated[str, Len(0, 4_096)] = ""
+    model: Annotated[str, Len(0, 256)] = ""
+    key_variable: Annotated[str, Len(0, 256)] = "OPENAI_API_KEY"
+    time_limit_ms: Annotated[int, Ge(1), Le(600_000)] = 10_000
+
+
+@model
+class Pool:
+    """Crystal Core, the memory pool that other processes can look into; it changes no result.
+
+    With `shared` the words live in a pool of `size_bytes` (a multiple of 4,096) in shared memory, or in `file` when
+    that is named. The last `records` telemetry records are kept there, one every `record_every_cycles` control cycles.
+    """
+
+    shared: bool = False
+    size_bytes: Annotated[int, Ge(1 << 20), Le(1 << 36)] = 1 << 28
+    file: Annotated[str, Len(0, 4_096)] = ""
+    record_every_cycles: Annotated[int, Ge(1), Le(10**9)] = 5
+    records: Annotated[int, Ge(1), Le(65_536)] = 256
+    advisor: Advisor = field(default_factory=Advisor)
+
+
+@model
 class Recording:
-    """What is kept. Digests are computed from every tick whatever is kept: `all`, `every:N` or `none`."""
+    """What is kept. Digests are computed from every tick whatever is kept.
+
+    `ticks` is one of: `all`; `every:N`, every N-th; `ends:M`, the first M and the last M; `sample:N`, at most N, evenly
+    spread; `ends:M+sample:N`, the ends and a sample of what is between them; `none`. N and M are from 1 to 1,000,000.
+    A sample has more than N/2 ticks if there are so many. Ends and sample take about 100 bytes of memory a tick.
+    """
 
     ticks: Name = "all"
 
@@ -395,4 +439,5 @@ class Scenario:
     control: Control = field(default_factory=Control)
     faults: tuple[Fault, ...] = ()
     random_faults: RandomFaults = field(default_factory=RandomFaults)
+    pool: Pool = field(default_factory=Pool)
     recording: Recording = field(default_factory=Recording)

@@ -66,7 +66,7 @@ def _status_of(error: Exception) -> int:
     names = {kind.__name__ for kind in type(error).__mro__}
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
-        "LogVersionError", "TraceError", "AmbiguousDeviceError",
+        "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
     }  # fmt: skip
     return BAD_INPUT if names & bad_input else FAILED
 
@@ -144,19 +144,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--duration", metavar="SECONDS", type=_seconds, help="how long, in simulated or real seconds")
     run.add_argument("--seed", metavar="N", type=_whole, help="instead of the scenario's seed; 0 is a seed")
-    run.add_argument("--config", metavar="FLAGS", help="heartbeat loops L1 to L6, for example 1_0_1_0_0_0")
-    run.add_argument("--law", choices=("adaptive",), help="the heartbeat's interval law")
+    run.add_argument("--config", metavar="FLAGS", help="heartbeat loops L1 to L6, for example 1_0_1_1_1_0")
+    run.add_argument("--law", choices=("adaptive", "reference"), help="the heartbeat's law")
+    run.add_argument(
+        "--crystal", action=argparse.BooleanOptionalAction, default=None, help="keep the words in a shared memory pool"
+    )
     run.add_argument("--out", metavar="DIR", type=_folder, help="the run directory (default: a new one in runs/)")
     run.add_argument(
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
     )
     run.add_argument("--act", action="store_true", help="linux: write to the hardware; without it only read and log")
     run.add_argument("--load", action="store_true", help="linux: play the scenario's workload on the real processor")
-    run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N or none")
+    run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N, ends:M+sample:N or none")
 
     replay = add("replay", "run a recorded run again from its seam log, and check every digest")
     replay.add_argument("run", metavar="RUN", help="a run directory")
     replay.add_argument("--out", metavar="DIR", type=_folder, help="keep the replay's tables there")
+    replay.add_argument("--crystal", action="store_true", help="with a shared memory pool, laid out as it was recorded")
 
     compare = add("compare", "find the first difference between two runs")
     compare.add_argument("run", metavar="RUN", help="a run directory")
@@ -175,6 +179,25 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", "the conformance suite against a backend")
     check.add_argument("backend", choices=(*BACKENDS, "replay"), help="which backend")
     check.add_argument("--root", metavar="DIR", type=_there, help="linux: folder that holds sys and proc (default: /)")
+
+    pool = add("pool", "blocks, tiers, fragmentation and records of a memory pool, live")
+    pool.add_argument("pool", metavar="RUN|PATH", help="the directory of a run that is going on, or a pool file")
+    pool.add_argument("--records", metavar="N", type=_whole, default=5, help="telemetry records (default: 5)")
+    pool.add_argument("--watch", metavar="SECONDS", type=_seconds, help="again every so often, while the run goes on")
+
+    validate = add("validate", "replay a recorded heartbeat through the reference law")
+    validate.add_argument("machine", choices=("heartbeat",), help="what is validated")
+    validate.add_argument("trace", metavar="TICKS", help="the recorded ticks, CSV or CSV.gz")
+    validate.add_argument("--t0-ns", metavar="N", type=_whole, default=10_000, help="nominal interval (default: 10000)")
+    validate.add_argument(
+        "--inference-ticks", metavar="N", type=_whole, default=1_000, help="ticks between inferences (default: 1000)"
+    )
+    validate.add_argument(
+        "--cv-threshold", metavar="X", type=float, default=0.15, help="when predictions vary too much (default: 0.15)"
+    )
+    validate.add_argument(
+        "--temporal-threshold", metavar="X", type=float, default=0.5, help="when decay is slow (default: 0.5)"
+    )
 
     add("scenarios", "list the scenarios that are shipped")
 

@@ -19,12 +19,15 @@ import simpy
 
 from twin.cli import DONE, output
 from twin.cli.backends import simulated
+from twin.cli.benchmark_pool import pool_figures
 from twin.cli.run import versions
 from twin.clock import ModelledLateness, VirtualEnvironment
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
 from twin.heart import ticks
+from twin.heart.adaptive import AdaptiveLaw
 from twin.heart.heartbeat import Heartbeat
+from twin.heart.inference import RING, infer, new_scratch
 from twin.kernels import MODE, Integers, kernel
 from twin.loader import load
 from twin.loop import Loop
@@ -47,8 +50,10 @@ def main(options: argparse.Namespace) -> int:
         "simpy_event_ns": _median(repeat, _simpy_event_ns),
         **_tick_figures(repeat, scenario),
         "capture_ns": _median(repeat, _capture_ns),
+        "inference_us": _median(repeat, lambda: _inference_us(scenario)),
         "decision_us_p50": float(np.percentile(decisions, 50)) / 1e3,
         "decision_us_p99": float(np.percentile(decisions, 99)) / 1e3,
+        **pool_figures(repeat),
         **_hundred_seconds(repeat),
         "kernels": MODE,
         "versions": versions(),
@@ -58,9 +63,14 @@ def main(options: argparse.Namespace) -> int:
         return DONE
     event = result["simpy_event_ns"]
     rows = []
-    for name, value in result.items():
+    flat = dict(result)
+    for name in ("pool_alloc_ns", "pool_free_ns"):
+        flat |= {f"{name} at {live}": value for live, value in flat.pop(name).items()}
+    for name, value in flat.items():
         if isinstance(value, float):
-            scale = {"ns": 1.0, "us": 1e3, "seconds": 1e9}.get(name.split("_")[1 if "_us_" in name else -1])
+            scale = {"ns": 1.0, "us": 1e3, "ms": 1e6, "seconds": 1e9}.get(
+                name.split(" ")[0].split("_")[1 if "_us_" in name else -1]
+            )
             rows.append((name, f"{value:,.3f}", "" if scale is None else f"{value * scale / event:,.3f}"))
     output.print_table(f"Speed ({MODE} kernels)", ("figure", "median", "in raw SimPy events"), rows)
     return DONE
@@ -90,9 +100,36 @@ def _tick_figures(repeat: int, scenario: Scenario) -> dict[str, float]:
     return {"tick_ns": with_words, "word_ns": (with_words - without) / 150}
 
 
+def _inference_us(scenario: Scenario) -> float:
+    """A full inference (L5 and L6) over a window of 4,096 words, as the adaptive law makes it."""
+    heart = Heartbeat(replace(scenario.heartbeat, config="1_1_1_1_1_1", select_mode=False), 1)
+    env = VirtualEnvironment(ModelledLateness(scenario.heartbeat.lateness_quantiles_ns, 1))
+    heart.feed(150_000, None)
+    heart.run(env, 200_000_000 if MODE == "numba" else 60_000_000, heart.clear)
+    law = heart.law
+    assert isinstance(law, AdaptiveLaw)
+    scratch = new_scratch()
+    seen = np.zeros(len(law.place), dtype=np.int64)
+    unknown = scratch.copy()
+    count = 200 if MODE == "numba" else 2
+    now_us = heart.due_ns // 1_000
+    took = 0
+    for each in range(count + 1):
+        # As if nothing had been inferred before, or it would be an early exit.
+        scratch[:] = unknown
+        law.state[ticks.S_WINDOW] = RING
+        began = time.perf_counter_ns()
+        infer(law.parameters, law.state, law.cells, law.place, law.ring, law.times_us, seen, scratch, now_us, 6,
+              True, True)  # fmt: skip
+        took += (time.perf_counter_ns() - began) if each else 0
+    return took / count / 1e3
+
+
 def _tick_ns(scenario: Scenario, words_per_second: int) -> float:
     """A tick of 1 ms with as many words as that brings, in batches of a control cycle."""
-    settings = replace(scenario.heartbeat, adapt_interval=False)
+    settings = replace(
+        scenario.heartbeat, adapt_interval=False, config="1_1_1_1_1_1", select_mode=False, inference_ticks=10**9
+    )
     env = VirtualEnvironment(ModelledLateness(settings.lateness_quantiles_ns, 1))
     heart = Heartbeat(settings, 1)
     heart.feed(words_per_second, None)
@@ -109,7 +146,10 @@ def _tick_ns(scenario: Scenario, words_per_second: int) -> float:
 @kernel
 def _capture_many(captured: Integers) -> None:
     for row in range(captured.shape[1]):
-        ticks.capture(captured, row, row, 1_000_000, 1_000_001, row * 1_000_000, 70_000, 200_000, 150, 600, row << 20)
+        ticks.capture(
+            captured, row, row, 1_000_000, 1_000_001, row * 1_000_000, 70_000, 200_000, 150, 90, 20, 12, 600, row << 20,
+            6, 4_096,
+        )  # fmt: skip
 
 
 def _capture_ns() -> float:

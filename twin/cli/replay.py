@@ -11,6 +11,7 @@ from typing import Any
 
 from hardware.replay import RecordedCycle, ReplayHardware
 from twin.cli import ANSWER_IS_NO, DONE, InputError, output
+from twin.cli.crystal import crystal_core
 from twin.cli.run import run_digests
 from twin.clock import RecordedLateness, VirtualEnvironment
 from twin.control.choose import make_controller
@@ -40,7 +41,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"twin: the run was cut short; replaying up to {log.last_good}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="twin-replay-") as temporary:
         place = Path(temporary) if options.out is None else make_folder(Path(options.out), empty=True)
-        scenario, recorded = replay(directory.path, log, place)
+        scenario, recorded = replay(directory.path, log, place, options.crystal)
         digests = run_digests(scenario, _trace_digest(scenario, directory.path), recorded)
         recorded_digests = {} if directory.manifest is None else directory.manifest["digests"]
         differing = [name for name in recorded_digests if digests.get(name) != recorded_digests[name]]
@@ -58,23 +59,29 @@ def main(options: argparse.Namespace) -> int:
     return ANSWER_IS_NO if differing else DONE
 
 
-def replay(run: Path, log: SeamLog, place: Path) -> tuple[Scenario, Recorded]:
-    """Run the log of the run directory `run` again and write its tables into `place`."""
+def replay(run: Path, log: SeamLog, place: Path, crystal: bool = False) -> tuple[Scenario, Recorded]:
+    """Run the log of the run directory `run` again and write its tables into `place`, with a shared pool if asked.
+
+    The pool is laid out as it was in the recorded run: nobody is asked again.
+    """
     scenario = parse(log.header.scenario, str(run / SEAM_LOG))
-    scenario = replace(scenario, recording=Recording(ticks="all"))
+    pool = replace(scenario.pool, shared=crystal, file="")
+    scenario = replace(scenario, recording=Recording(ticks="all"), pool=pool)
     wakes = [Wake(cycle.lateness_ns, cycle.suspended_ns) for cycle in log.cycles]
     cycles = (RecordedCycle(cycle.readings, cycle.command.values, cycle.applied) for cycle in log.cycles)
     limits = {limit.name: limit for limit in log.header.limits}
     hardware = ReplayHardware(log.header.channels, limits, cycles)
     env = VirtualEnvironment(RecordedLateness(log.lateness_ns, wakes))
     controller = make_controller(scenario, hardware.limits)
-    recorder = RunRecorder(place, scenario, hardware.sensors, hardware.limits, None)
-    try:
-        Loop(env, hardware, scenario, controller, recorder).run()
-        return scenario, recorder.close(ended=True)
-    except BaseException:
-        recorder.abandon()
-        raise
+    with crystal_core(scenario, hardware.limits, place, run) as core:
+        recorder = RunRecorder(place, scenario, hardware.sensors, hardware.limits, None)
+        try:
+            words = None if core is None else core.crystal
+            Loop(env, hardware, scenario, controller, recorder, words, core).run()
+            return scenario, recorder.close(ended=True)
+        except BaseException:
+            recorder.abandon()
+            raise
 
 
 def _trace_digest(scenario: Scenario, run: Path) -> str:

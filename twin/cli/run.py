@@ -21,6 +21,7 @@ from hardware.interface import Hardware
 from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Backend, opened, simulated
+from twin.cli.crystal import crystal_core
 from twin.control.choose import controller_source, make_controller
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
@@ -88,6 +89,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "heartbeat.config": _quoted(options.config),
         "heartbeat.law": _quoted(options.law),
         "recording.ticks": _quoted(options.ticks),
+        "pool.shared": None if options.crystal is None else str(options.crystal).lower(),
     }
     return [*options.set, *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
@@ -176,11 +178,14 @@ def _record(
     trace_digest: str,
 ) -> dict[str, Any]:
     hardware = backend.hardware
-    with logging_to(directory.file(rundir.RUN_LOG)):
+    with (
+        logging_to(directory.file(rundir.RUN_LOG)),
+        crystal_core(scenario, hardware.limits, directory.path) as core,
+    ):
         recorder = RunRecorder(
             directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware)
         )
-        loop = Loop(backend.env, hardware, scenario, controller, recorder)
+        loop = Loop(backend.env, hardware, scenario, controller, recorder, None if core is None else core.crystal, core)
         log.info("%s, seed %d, loops %s, %s law, on the %s machine, for %g s", scenario.name, scenario.seed,
                  scenario.heartbeat.config, scenario.heartbeat.law, options.backend,
                  scenario.duration_ms / 1_000)  # fmt: skip
@@ -197,6 +202,7 @@ def _record(
         seconds = scenario.duration_ms / 1_000 if ended else float(backend.env.now) / 1e9
         figures = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles, **recorded.figures}
         write_json(directory.file(rundir.FINGERPRINT), {"schema": "fingerprint/0", **figures})
+        crystal = None if core is None else core.words()
         facts = {
             "run_dir": str(directory.path),
             "scenario": scenario.name,
@@ -224,6 +230,7 @@ def _record(
         "missing": recorded.missing,
         "fingerprint": figures,
         "stopped": not ended,
+        "crystal": crystal,
     }
 
 
@@ -295,7 +302,7 @@ def versions() -> dict[str, str]:
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json:
-        output.print_json({key: value for key, value in result.items() if key != "stopped"})
+        output.print_json({key: value for key, value in result.items() if key not in ("stopped", "crystal")})
         return
     if options.quiet:
         return
@@ -313,6 +320,8 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
         ("took", f"{result['wall_seconds']:.2f} s for {result['simulated_seconds']:g} s "
                  f"({result['ticks_per_second']:,.0f} ticks a second)"),
     ]  # fmt: skip
+    if result["crystal"]:
+        rows.insert(-1, ("Crystal Core", result["crystal"]))
     if result["missing"]:
         rows.append(("missing", ", ".join(result["missing"])))
     rows += [(name.replace("_", " "), result[name]) for name in ("tick_digest", "control_digest", "run_digest")]

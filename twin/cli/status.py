@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def survey(root: Path) -> list[Step]:
         _scenarios(),
         _clocks(),
         *(machine(name, belongs) for name, belongs in _MACHINE_STEPS),
+        _crystal(),
     ]
 
 
@@ -56,9 +58,11 @@ _FANS = ("_rpm", "_pwm")
 _MACHINE_STEPS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("temperatures", lambda name: name.endswith("_temp_millicelsius")),
     ("fans", lambda name: name.endswith(_FANS)),
-    ("processor", lambda name: name.startswith("cpu_") and not name.endswith(("_temp_millicelsius", *_FANS))),
+    (
+        "processor, memory",
+        lambda name: name.startswith(("cpu_", "memory_")) and not name.endswith(("_temp_millicelsius", *_FANS)),
+    ),
     ("graphics", lambda name: name.startswith("gpu_") and not name.endswith(("_temp_millicelsius", *_FANS))),
-    ("memory", lambda name: name.startswith("memory_")),
     ("application port", lambda name: name.startswith(("frame_", "game_", "words_"))),
 )
 
@@ -87,6 +91,33 @@ def _clocks() -> Step:
         return Step("clocks", False, ("no boot clock: a suspend cannot be noticed here",))
     nanoseconds = time.clock_getres(time.CLOCK_MONOTONIC) * 1e9
     return Step("clocks", True, (f"monotonic, to {nanoseconds:.0f} ns; boot clock for suspends",))
+
+
+_POOL_BYTES = 1 << 28
+_POOL_BASE = 0x7FFF0000
+
+
+def _crystal() -> Step:
+    """Whether a memory pool of the usual size can be had, and where it would lie. No pool is made."""
+    if not hasattr(os, "memfd_create"):
+        return Step("Crystal Core", False, ("no memfd here: the memory pool needs Linux",))
+    try:
+        figures = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        available = int(figures["MemAvailable"].split()[0]) * 1_024
+        taken = [tuple(int(end, 16) for end in line.split(" ", 1)[0].split("-"))
+                 for line in Path("/proc/self/maps").read_text().splitlines()]  # fmt: skip
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        return Step("Crystal Core", False, (f"cannot tell how much memory there is: {type(error).__name__}: {error}",))
+    if available < _POOL_BYTES:
+        return Step("Crystal Core", False, (f"256 MB are needed and {available >> 20:,} MB are available; "
+                                            "--set pool.size_bytes= makes the pool smaller",))  # fmt: skip
+    if platform.machine() != "x86_64":
+        where = f"mapped anywhere, because only x86-64 has {_POOL_BASE:#x} free by custom"
+    elif any(low < _POOL_BASE + _POOL_BYTES and high > _POOL_BASE for low, high in taken):
+        where = f"mapped elsewhere than {_POOL_BASE:#x}, because something lies there"
+    else:
+        where = f"mapped at {_POOL_BASE:#x}, which is free"
+    return Step("Crystal Core", True, (f"256 MB of shared memory with --crystal, {where}",))
 
 
 def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:

@@ -1,61 +1,123 @@
-"""The heartbeat as a SimPy process around the tick kernel."""
+"""The heartbeat as a SimPy process around the kernels of its law."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Protocol
 
 import numpy as np
 from simpy import Event
 
 from twin.clock import Order, TwinEnvironment
 from twin.heart import ticks
+from twin.heart.adaptive import AdaptiveLaw
+from twin.heart.reference import ReferenceLaw
 from twin.kernels import Integers, stream_keys
+from twin.pool.layout import CELL, H_HEAT, H_SIZE, H_STAMP, UNIT_CELLS, WARM
 from twin.scenario import Heartbeat as HeartbeatSettings
 
-ROWS = 16_384
+ROWS = 100_000
 """How many captured ticks are held before they have to be taken."""
 
-CHOSEN_WORDS = 256
-"""How many words are chosen before they are executed: enough for most ticks, and small enough for the fastest cache."""
+
+class Words(Protocol):
+    """Where the words live: `place[w]` is the cell in `cells` at which the header of word w's block begins.
+
+    The heartbeat keeps each word's heat, stamp and tier in that header, and nobody else may change them. `place` may
+    change between two runs of ticks, together with the headers.
+    """
+
+    @property
+    def cells(self) -> Integers:
+        """The memory, as 64-bit cells."""
+
+    @property
+    def place(self) -> Integers:
+        """One cell number a word."""
+
+
+class PrivateWords:
+    """Words in memory of their own: headers side by side, each on a cache line."""
+
+    def __init__(self, words: int) -> None:
+        self.place: Integers = np.arange(words, dtype=np.int64) * UNIT_CELLS
+        room = np.zeros((words + 1) * UNIT_CELLS, dtype=np.int64)
+        first = -room.ctypes.data // CELL % UNIT_CELLS
+        self.cells: Integers = room[first : first + words * UNIT_CELLS]
+        self.cells[self.place + H_SIZE] = WARM
+
+
+class Law(Protocol):
+    """What moves the heartbeat from tick to tick. The first twelve slots of `state` are those of `twin.heart.ticks`."""
+
+    state: Integers
+
+    def run(self, lateness_ns: Integers, horizon_ns: int, captured: Integers, first_row: int) -> int:
+        """Run the ticks due before `horizon_ns` into `captured` from `first_row` on; how many there were.
+
+        Stops early when the lateness (one entry a tick) or the rows (shape COLUMNS x rows) are used up.
+        """
+
+
+def _law(settings: HeartbeatSettings, seed: int, words: Words) -> Law:
+    if settings.law == "adaptive":
+        return AdaptiveLaw(settings, seed, words.cells, words.place)
+    return ReferenceLaw(
+        words.cells,
+        words.place,
+        t0_ns=settings.t0_ns,
+        keys=stream_keys(seed, "heart.words"),
+        inference_ticks=settings.inference_ticks or 1_000,
+        config=settings.config,
+        adapt_interval=settings.adapt_interval,
+        select_mode=settings.select_mode,
+        sweep_words=settings.decay_sweep_words,
+    )
 
 
 class Heartbeat:
-    """Dictionary, interval and captured ticks of one run.
+    """Words, law and captured ticks of one run.
 
     `feed` says what load there is, `beat` is the SimPy process, `captured` are the ticks since the last `clear`.
     """
 
-    def __init__(self, settings: HeartbeatSettings, seed: int) -> None:
-        key0, key1 = stream_keys(seed, "heart.words")
-        self.parameters = np.zeros(ticks.PARAMETERS, dtype=np.int64)
-        self.parameters[:] = (
-            settings.t0_ns // 4,
-            settings.t0_ns * 4,
-            settings.words,
-            settings.decay_q48_per_microsecond,
-            min(settings.decay_sweep_words, settings.words),
-            settings.hot_executions * ticks.ONE_EXECUTION,
-            settings.config[0] == "1",
-            settings.config[4] == "1",
-            settings.adapt_interval,
-            key0,
-            key1,
-        )
-        self.state = np.zeros(ticks.STATE, dtype=np.int64)
-        self.state[ticks.S_INTERVAL] = settings.t0_ns
-        self.state[ticks.S_DUE] = settings.t0_ns
-        self.state[ticks.S_LOAD] = ticks.UNKNOWN_LOAD
-        self.heat = np.zeros(settings.words, dtype=np.int64)
-        self.stamp = np.zeros(settings.words, dtype=np.int64)
-        self._chosen = np.zeros(CHOSEN_WORDS, dtype=np.int64)
+    def __init__(self, settings: HeartbeatSettings, seed: int, words: Words | None = None) -> None:
+        """`words` is where the words live; left out, they get memory of their own."""
+        self.words: Words = PrivateWords(settings.words) if words is None else words
+        self.law = _law(settings, seed, self.words)
         self._rows = np.zeros((ticks.COLUMNS, ROWS), dtype=np.int64)
         self._filled = 0
         self._capacity = settings.capacity_words_per_second
 
     @property
+    def state(self) -> Integers:
+        """The law's integers, in the slots of `twin.heart.ticks`."""
+        return self.law.state
+
+    @property
+    def heat(self) -> Integers:
+        """A copy of the words' heats (Q48.16), by word; each as of its stamp."""
+        return self.words.cells[self.words.place + H_HEAT]
+
+    @property
+    def stamp(self) -> Integers:
+        """A copy of the microseconds at which the words' heats were last brought up to date, by word."""
+        return self.words.cells[self.words.place + H_STAMP]
+
+    @property
+    def tier(self) -> Integers:
+        """A copy of the words' tiers, 0 (HOT) to 3 (FROZEN), by word."""
+        return self.words.cells[self.words.place + H_SIZE] & 3
+
+    @property
     def due_ns(self) -> int:
         """When the next tick is due."""
         return int(self.state[ticks.S_DUE])
+
+    @property
+    def interval_ns(self) -> int:
+        """The interval that leads to the next tick."""
+        return int(self.state[ticks.S_INTERVAL])
 
     @property
     def tick_number(self) -> int:
@@ -97,19 +159,9 @@ class Heartbeat:
             if self._filled == ROWS:
                 flush()
                 self._filled = 0
-            expected = (horizon - due) // int(self.state[ticks.S_INTERVAL]) + 1
+            expected = (horizon - due) // self.interval_ns + 1
             lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled))
-            self._filled += ticks.run_ticks(
-                self.parameters,
-                self.state,
-                self.heat,
-                self.stamp,
-                self._chosen,
-                lateness,
-                horizon,
-                self._rows,
-                self._filled,
-            )
+            self._filled += self.law.run(lateness, horizon, self._rows, self._filled)
 
     def beat(
         self, env: TwinEnvironment, next_input_ns: Callable[[], int], flush: Callable[[], None]

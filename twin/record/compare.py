@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from twin.record.files import RecordInputError
 from twin.record.tables import TableFacts, batches, open_table, table_facts
@@ -80,7 +82,8 @@ def _compare(table: _Table, run_a: Path, run_b: Path) -> Difference | None:
         schema_a, schema_b = _schema(facts_a, file_a), _schema(facts_b, file_b)
         if schema_a != schema_b:
             return Difference(table.name, None, "schema", schema_a, schema_b)
-        found = _first_row(table, _common((path_a, file_a, facts_a.keep.step), (path_b, file_b, facts_b.keep.step)))
+        rows_a, rows_b = _rows(path_a, file_a, facts_a), _rows(path_b, file_b, facts_b)
+        found = _first_row(table, _pairs(rows_a, rows_b, min(facts_a.summary.rows, facts_b.summary.rows)))
     if found is not None or facts_a.summary.digest == facts_b.summary.digest:
         return found
     note = f"the rows that differ were not kept: {facts_a.keep} and {facts_b.keep}"
@@ -93,63 +96,93 @@ def _schema(facts: TableFacts, file: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
-    """Rows of both tables that belong together, and what was kept between them."""
+class _Rows:
+    """Kept rows of a table, at least one, and their numbers among all rows that there were."""
 
+    numbers: npt.NDArray[np.int64]
+    rows: pa.Table
+
+    def to(self, stop: int) -> _Rows:
+        """The first `stop` rows."""
+        return _Rows(self.numbers[:stop], self.rows.slice(0, stop))
+
+    def after(self, start: int) -> _Rows:
+        """What is left without the first `start` rows."""
+        return _Rows(self.numbers[start:], self.rows.slice(start))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Rows that both tables keep; or, with one table empty, the first kept one that the other run never had."""
+
+    numbers: npt.NDArray[np.int64]
     a: pa.Table
     b: pa.Table
-    note: str
 
 
-def _common(a: tuple[Path, Any, int], b: tuple[Path, Any, int]) -> Iterator[_Pair]:
-    """The rows that both tables keep, a piece at a time; last, what one has more (with an empty piece)."""
-    path_a, file_a, step_a = a
-    path_b, file_b, step_b = b
-    if step_a == 0 or step_b == 0:
-        return
-    step = math.lcm(step_a, step_b)
-    note = (
-        "" if step == 1 else f"of every {step} rows one is compared, so the runs may part up to {step - 1} rows before"
-    )
-    pieces_a, pieces_b = _rows(path_a, file_a, step // step_a), _rows(path_b, file_b, step // step_b)
-    rest_a, rest_b = next(pieces_a, None), next(pieces_b, None)
-    while rest_a is not None and rest_b is not None:
-        count = min(rest_a.num_rows, rest_b.num_rows)
-        yield _Pair(rest_a.slice(0, count), rest_b.slice(0, count), note)
-        rest_a = rest_a.slice(count) if count < rest_a.num_rows else next(pieces_a, None)
-        rest_b = rest_b.slice(count) if count < rest_b.num_rows else next(pieces_b, None)
-    if rest_a is not None:
-        yield _Pair(rest_a, rest_a.slice(0, 0), note)
-    if rest_b is not None:
-        yield _Pair(rest_b.slice(0, 0), rest_b, note)
-
-
-def _rows(path: Path, file: Any, stride: int) -> Iterator[pa.Table]:
-    """Every `stride`-th row of `file`, in pieces that are not empty."""
+def _rows(path: Path, file: Any, facts: TableFacts) -> Iterator[_Rows]:
+    """The kept rows of a table, a piece at a time."""
     import pyarrow as pa
 
-    offset = 0
+    done = 0
     for batch in batches(path, file):
-        picked = pa.array(range(-offset % stride, batch.num_rows, stride), pa.int64())
-        offset += batch.num_rows
-        if len(picked):
-            yield pa.Table.from_batches([batch if stride == 1 else batch.take(picked)])
+        numbers = facts.keep.numbers(facts.summary.rows, done, done + batch.num_rows)
+        done += batch.num_rows
+        if len(numbers):
+            yield _Rows(numbers, pa.Table.from_batches([batch]))
+
+
+def _pairs(rows_a: Iterator[_Rows], rows_b: Iterator[_Rows], both: int) -> Iterator[_Pair]:
+    """The rows that both tables keep, a piece at a time; last, what one has beyond the `both` rows of both runs."""
+    a, b = next(rows_a, None), next(rows_b, None)
+    while a is not None and b is not None:
+        upto = min(a.numbers[-1], b.numbers[-1])
+        count_a, count_b = (int(np.searchsorted(side.numbers, upto, "right")) for side in (a, b))
+        yield _common(a.to(count_a), b.to(count_b))
+        a = a.after(count_a) if count_a < len(a.numbers) else next(rows_a, None)
+        b = b.after(count_b) if count_b < len(b.numbers) else next(rows_b, None)
+    for side, more, is_a in ((a, rows_a, True), (b, rows_b, False)):
+        while side is not None and side.numbers[-1] < both:
+            side = next(more, None)
+        if side is not None:
+            beyond = side.after(int(np.searchsorted(side.numbers, both)))
+            none = beyond.rows.slice(0, 0)
+            yield _Pair(beyond.numbers, beyond.rows if is_a else none, none if is_a else beyond.rows)
+
+
+def _common(a: _Rows, b: _Rows) -> _Pair:
+    """The rows that are in both."""
+    if np.array_equal(a.numbers, b.numbers):
+        return _Pair(a.numbers, a.rows, b.rows)
+    numbers, in_a, in_b = np.intersect1d(a.numbers, b.numbers, assume_unique=True, return_indices=True)
+    return _Pair(numbers, a.rows.take(in_a), b.rows.take(in_b))
 
 
 def _first_row(table: _Table, pairs: Iterator[_Pair]) -> Difference | None:
+    before = -1
     for pair in pairs:
         if pair.a.num_rows != pair.b.num_rows:
             there = pair.a if pair.a.num_rows else pair.b
             words = ("there", "missing") if pair.a.num_rows else ("missing", "there")
-            return Difference(table.name, _number(table, there, 0), "row", *words, _time(table, there, 0), pair.note)
+            note = _note(before, int(pair.numbers[0]))
+            return Difference(table.name, _number(table, there, 0), "row", *words, _time(table, there, 0), note)
         firsts = [(row, index) for index in range(pair.a.num_columns) if (row := _first(pair, index)) is not None]
         if firsts:
             row, index = min(firsts)
             a, b = pair.a.column(index)[row].as_py(), pair.b.column(index)[row].as_py()
             times = [time for side in (pair.a, pair.b) if (time := _time(table, side, row)) is not None]
             name = pair.a.column_names[index]
-            return Difference(table.name, _number(table, pair.a, row), name, a, b, min(times, default=None), pair.note)
+            note = _note(int(pair.numbers[row - 1]) if row else before, int(pair.numbers[row]))
+            return Difference(table.name, _number(table, pair.a, row), name, a, b, min(times, default=None), note)
+        if len(pair.numbers):
+            before = int(pair.numbers[-1])
     return None
+
+
+def _note(equal: int, row: int) -> str:
+    """What is not known about a difference in row number `row`, with `equal` the last that was compared before."""
+    unknown = row - equal - 1
+    return f"not both runs keep what is before, so they may part up to {unknown} rows before" if unknown else ""
 
 
 def _first(pair: _Pair, index: int) -> int | None:

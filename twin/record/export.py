@@ -1,10 +1,4 @@
-"""The tables of a run for other tools: CSV, JSON or Parquet, with the columns that are derived and not stored.
-
-| column | formula | when |
-|---|---|---|
-| `tick_jitter_ns` | `tick_interval_ns` minus the `tick_ns` of the row before (what the heartbeat had asked for); none in the first row | all rows are kept |
-| `avg_word_heat` | `heat_total_q48` / 65536 / words of the scenario: mean heat in executions | the scenario names its words |
-"""  # noqa: E501
+"""The tables of a run for other tools: CSV, JSON or Parquet, with what `derived` computes from the stored columns."""
 
 from __future__ import annotations
 
@@ -14,17 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
 from twin.record import files
+from twin.record.derived import Derived
 from twin.record.files import RecordInputError
 from twin.record.rundir import CONTROL, EXPORT, SCENARIO, TICKS
 from twin.record.tables import batches, open_table, table_facts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_Q16 = 65_536.0
 
 
 def export(run: Path, format: str, out: Path | None = None) -> list[Path]:  # noqa: A002
@@ -48,38 +39,12 @@ def export(run: Path, format: str, out: Path | None = None) -> list[Path]:  # no
         target = directory / f"{table.stem}.{format}"
         if target.resolve() == table.resolve():
             raise RecordInputError(target, "is the run's own table; name another directory (--out)")
-        derive = _Derive(table_facts(table).keep.step == 1, words)
+        summary = table_facts(table).summary
+        derive = Derived(summary.kept == summary.rows, words)
         with open_table(table) as source, files.replacing(target) as file:
             _WRITERS[format](source.schema_arrow, batches(table, source), derive, file)
         written.append(target)
     return written
-
-
-class _Derive:
-    """Adds the derived columns to the rows of a table, which come in order."""
-
-    def __init__(self, every_row: bool, words: int | None) -> None:
-        self._every_row = every_row
-        self._words = words
-        self._asked_ns: int | None = None
-
-    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        import pyarrow as pa
-
-        names = batch.schema.names
-        if self._every_row and "tick_interval_ns" in names and "tick_ns" in names:
-            asked = batch.column("tick_ns").to_numpy().astype(np.int64)
-            before = np.concatenate([np.array([self._asked_ns or 0], dtype=np.int64), asked])[: len(asked)]
-            jitter = batch.column("tick_interval_ns").to_numpy().astype(np.int64) - before
-            first = np.zeros(len(asked), dtype=np.bool_)
-            first[:1] = self._asked_ns is None
-            if len(asked):
-                self._asked_ns = int(asked[-1])
-            batch = batch.append_column("tick_jitter_ns", pa.array(jitter, pa.int64(), mask=first))
-        if self._words is not None and "heat_total_q48" in names:
-            heat = batch.column("heat_total_q48").to_numpy().astype(np.float64) / _Q16 / self._words
-            batch = batch.append_column("avg_word_heat", pa.array(heat, pa.float64()))
-        return batch
 
 
 def _words(scenario: Path) -> int | None:
@@ -100,7 +65,7 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
-def _write_csv(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _Derive, file: BinaryIO) -> None:
+def _write_csv(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: Derived, file: BinaryIO) -> None:
     from pyarrow import csv
 
     options = csv.WriteOptions(quoting_style="needed")
@@ -109,7 +74,7 @@ def _write_csv(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _Deriv
             writer.write_batch(derive(batch))
 
 
-def _write_json(_schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _Derive, file: BinaryIO) -> None:
+def _write_json(_schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: Derived, file: BinaryIO) -> None:
     separator = b"[\n"
     for batch in rows:
         for row in derive(batch).to_pylist():
@@ -118,7 +83,7 @@ def _write_json(_schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _Der
     file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
 
 
-def _write_parquet(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _Derive, file: BinaryIO) -> None:
+def _write_parquet(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: Derived, file: BinaryIO) -> None:
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, derive(_empty(schema)).schema, compression="zstd") as writer:
@@ -126,7 +91,7 @@ def _write_parquet(schema: pa.Schema, rows: Iterator[pa.RecordBatch], derive: _D
             writer.write_batch(derive(batch))
 
 
-_WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], _Derive, BinaryIO], None]] = {
+_WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], Derived, BinaryIO], None]] = {
     "csv": _write_csv,
     "json": _write_json,
     "parquet": _write_parquet,

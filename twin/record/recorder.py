@@ -21,9 +21,9 @@ from twin.record.summary import RunSummary
 from twin.record.tables import Column, TableSummary, TableWriter
 from twin.scenario import Scenario
 
-TICK_SCHEMA = "tick/0"
+TICK_SCHEMA = "tick/1"
 CONTROL_SCHEMA = "control/0"
-"""Number 0 until the loops that fill the remaining columns are there."""
+"""Number 0 until the learner fills the remaining columns."""
 WAITING_TICKS = 4_096
 """Ticks that wait to be put into their table together, because they come by the hundred and the table has a price."""
 
@@ -37,8 +37,14 @@ TICK_COLUMNS = (
     Column("lateness_ns", "i64"),
     Column("load_ppm", "u32"),
     Column("word_executions_delta", "u32"),
+    Column("cache_hits_delta", "u32"),
+    Column("bucket_hits_delta", "u32"),
+    Column("predictions_delta", "u32"),
+    Column("prefetch_hits_delta", "u32"),
     Column("hot_word_count", "u32"),
     Column("heat_total_q48", "u64"),
+    Column("decay_slope_q48", "u64"),
+    Column("window_width", "u32"),
 )
 
 
@@ -125,8 +131,14 @@ class RunRecorder:
                 "lateness_ns": lateness,
                 "load_ppm": captured[ticks.C_LOAD],
                 "word_executions_delta": captured[ticks.C_WORDS],
+                "cache_hits_delta": captured[ticks.C_CACHE_HITS],
+                "bucket_hits_delta": captured[ticks.C_BUCKET_HITS],
+                "predictions_delta": captured[ticks.C_PREDICTIONS],
+                "prefetch_hits_delta": captured[ticks.C_PREFETCH_HITS],
                 "hot_word_count": captured[ticks.C_HOT],
                 "heat_total_q48": captured[ticks.C_TOTAL],
+                "decay_slope_q48": captured[ticks.C_SLOPE],
+                "window_width": captured[ticks.C_WINDOW],
             }
         )
         self._summary.ticks(captured[ticks.C_WORDS], lateness)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from twin.record import files
 from twin.record.digest import RANGES, ColumnDigest, TableDigest
 from twin.record.files import RecordError, RecordInputError
+from twin.record.keep import Keep, Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,28 +51,6 @@ class Column:
     def code(self) -> str:
         """The kind as digests name it: `i64?` for a nullable one."""
         return "i64?" if self.nullable else self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Which rows stay in the file: every `step`-th from the first on, or none (0)."""
-
-    step: int
-
-    @classmethod
-    def parse(cls, words: str) -> Keep:
-        """`all`, `every:N` with N from 1 to 1,000,000,000, or `none`. Raises `ValueError` that says so."""
-        if words == "all":
-            return cls(1)
-        if words == "none":
-            return cls(0)
-        name, _, count = words.partition(":")
-        if name == "every" and count.isascii() and count.isdigit() and 1 <= int(count[:11]) <= 1_000_000_000:
-            return cls(int(count))
-        raise ValueError(f"{words!r} does not say which rows to keep; allowed are all, every:N (N from 1 on), none")
-
-    def __str__(self) -> str:
-        return "none" if self.step == 0 else "all" if self.step == 1 else f"every:{self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +195,7 @@ class TableWriter:
         self._columns = tuple(columns)
         self._names = tuple(names)
         self._keep = Keep.parse(keep)
+        self._selection = Selection(self._keep) if self._keep.waits else None
         self._digest = TableDigest(schema_name, [(column.name, column.code) for column in columns])
         self._stages = [
             _Text(column, digest) if column.kind == "str" else _Integers(column, digest)
@@ -286,6 +266,8 @@ class TableWriter:
         self._check_open()
         self._put_rows()
         self._spill()
+        if self._selection is not None:
+            self._wait(self._selection.rest())
         summary = TableSummary(self._taken, self._kept + self._waiting_rows, self._digest.hexdigest())
         try:
             self._open_file()
@@ -346,8 +328,9 @@ class TableWriter:
         """Digest the rows in memory, and write what is to be kept of them."""
         if not self._fill:
             return
-        step = self._keep.step
-        kept = slice(-self._taken % step, None, step) if step else slice(0, 0)
+        every = self._keep.every
+        # Where the selection chooses, it needs every row.
+        kept = slice(-self._taken % every, None, every) if every else slice(0, None if self._selection else 0)
         try:
             taken = [stage.take(self._fill, kept) for stage in self._stages]
         except ValueError:
@@ -357,13 +340,18 @@ class TableWriter:
         self._taken += self._fill
         self._fill = 0
         try:
-            if step:
+            if every or self._selection is not None:
                 self._open_file()
-                self._waiting.append(self._table(taken))
-                self._waiting_rows += self._waiting[-1].num_rows
+                piece = self._table(taken)
+                self._wait([piece] if self._selection is None else self._selection.take(piece))
                 self._write_groups(GROUP_ROWS)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _wait(self, pieces: list[pa.Table]) -> None:
+        """Let `pieces` wait to be written."""
+        self._waiting += pieces
+        self._waiting_rows += sum(piece.num_rows for piece in pieces)
 
     def _write_groups(self, least: int) -> None:
         """Write row groups while at least `least` rows wait."""
@@ -481,9 +469,17 @@ def table_facts(path: Path) -> TableFacts:
     """What the table at `path` says about itself. Raises `RecordError`, or `RecordInputError` for a foreign table."""
     with open_table(path) as file:
         metadata = file.metadata.metadata or {}
+        there = file.metadata.num_rows
     try:
         said = {key: metadata[b"twin." + key.encode()].decode() for key in ("schema", "keep", "rows", "kept", "digest")}
         summary = TableSummary(int(said["rows"]), int(said["kept"]), said["digest"])
-        return TableFacts(said["schema"], Keep.parse(said["keep"]), summary)
-    except (KeyError, ValueError) as error:
+        facts = TableFacts(said["schema"], Keep.parse(said["keep"]), summary)
+        expected = facts.keep.count(summary.rows)
+    except (KeyError, ValueError, OverflowError) as error:
         raise RecordInputError(path, "is a Parquet file, but not a table of a run; name a run's directory") from error
+    if not there == summary.kept == expected:
+        raise RecordInputError(
+            path,
+            f"has {there} rows, which is not what {facts.keep} keeps of {summary.rows}; replay the run to get it back",
+        )
+    return facts

@@ -1,0 +1,383 @@
+"""The adaptive law: the interval answers the load (L7), and loops L1 to L6 and L8 look after heat, window and guesses.
+
+All state lives in arrays: `state` (slots in `twin.heart.ticks`), the words' headers in `cells` (word w's at cell
+`place[w]`), the rings of executed words, and the table of n-grams.
+
+Bounds. Heat is at most 2^40 and the dictionary has at most 2^16 words, so the total is at most 2^56.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twin.heart.inference import RING, infer, new_scratch
+from twin.heart.loops import (
+    EVERY_LOOP,
+    MODE_DECAY,
+    MODE_SLOPE,
+    MODE_WIDTH,
+    MODE_WINDOW,
+    WARM,
+    check_window,
+    select_mode,
+)
+from twin.heart.stream import choose
+from twin.heart.ticks import (
+    P_ADAPT,
+    P_DECAY_ON,
+    P_HEAT_ON,
+    P_HOT,
+    P_INFERENCE_TICKS,
+    P_KEY0,
+    P_KEY1,
+    P_LONGEST,
+    P_PREDICT_ON,
+    P_SELECT_ON,
+    P_SHORTEST,
+    P_SLOPE_ON,
+    P_SWEEP,
+    P_WIDTH_ON,
+    P_WINDOW_ON,
+    P_WORDS,
+    S_CACHE_HITS,
+    S_CONTEXT,
+    S_DUE,
+    S_EXECUTED,
+    S_GUESS,
+    S_HOT,
+    S_INFERRED,
+    S_INTERVAL,
+    S_LOAD,
+    S_MODE,
+    S_PREDICTIONS,
+    S_PREFETCH_HITS,
+    S_SLOPE,
+    S_SWEEP,
+    S_TICK,
+    S_TOTAL,
+    S_WINDOW,
+    S_WOKE,
+    STATE,
+    UNKNOWN_LOAD,
+    advance,
+    capture,
+    work_due,
+)
+from twin.kernels import Floats, Integers, kernel, stream_keys
+from twin.pool import ngrams
+from twin.pool.layout import COLD, H_HEAT, H_SIZE, H_STAMP, HOT
+from twin.pool.tiers import HEAT_MAX, ONE_EXECUTION, cooled, decayed, demoted, longest_step, promoted
+from twin.scenario import Heartbeat as HeartbeatSettings
+
+INFERENCE_TICKS = 100
+"""How many ticks lie between two inferences unless the scenario says otherwise."""
+BATCH = 256
+"""How many words are chosen before they are executed: enough for most ticks, and small enough for the fastest cache."""
+LEARNS_EVERY = 1
+"""The n-grams learn from every other tick's words: as much is known in the end, for half the price."""
+_ITEM_BITS = ngrams.item_bits(3)
+
+
+class AdaptiveLaw:
+    """Parameters and state of the adaptive law. `cells` and `place` are where the words' headers are."""
+
+    def __init__(self, settings: HeartbeatSettings, seed: int, cells: Integers, place: Integers) -> None:
+        key0, key1 = stream_keys(seed, "heart.words")
+        flags = [flag == "1" for flag in settings.config.split("_")]
+        self.parameters = np.array(
+            [
+                settings.t0_ns // 4,
+                settings.t0_ns * 4,
+                settings.adapt_interval,
+                settings.words,
+                key0,
+                key1,
+                min(settings.decay_sweep_words, settings.words),
+                settings.hot_executions * ONE_EXECUTION,
+                *flags,
+                settings.select_mode,
+                settings.inference_ticks or INFERENCE_TICKS,
+                settings.decay_min_q48_per_microsecond,
+                settings.decay_max_q48_per_microsecond,
+            ],
+            dtype=np.int64,
+        )
+        self.state = np.zeros(STATE, dtype=np.int64)
+        self.state[S_INTERVAL] = settings.t0_ns
+        self.state[S_DUE] = settings.t0_ns
+        self.state[S_LOAD] = UNKNOWN_LOAD
+        self.state[S_SLOPE] = settings.decay_q48_per_microsecond
+        self.state[S_WINDOW] = RING
+        self.state[S_GUESS] = ngrams.NOTHING
+        self.cells = cells
+        self.place = place
+        self.ring = np.zeros(RING, dtype=np.int64)
+        self.times_us = np.zeros(RING, dtype=np.int64)
+        self.table = ngrams.new_table()
+        self._seen = np.zeros(settings.words, dtype=np.int64)
+        self._scratch = new_scratch()
+        self._contexts = np.zeros(BATCH + 1, dtype=np.int64)
+        self._rows = np.zeros(BATCH + 1, dtype=np.int64)
+        self._guesses = np.full(BATCH + 1, ngrams.NOTHING, dtype=np.int64)
+
+    def run(self, lateness_ns: Integers, horizon_ns: int, captured: Integers, first_row: int) -> int:
+        """Run the ticks that are due before `horizon_ns` and return how many there were.
+
+        Stops early when `lateness_ns` (one entry a tick) or the room in `captured` (shape COLUMNS x rows, from
+        `first_row` on) is used up.
+        """
+        return run_ticks(
+            self.parameters,
+            self.state,
+            self.cells,
+            self.place,
+            self.ring,
+            self.times_us,
+            self.table,
+            self._contexts,
+            self._rows,
+            self._guesses,
+            self._seen,
+            self._scratch,
+            lateness_ns,
+            horizon_ns,
+            captured,
+            first_row,
+        )
+
+
+@kernel
+def brought_up(heat: int, idle_us: int, step_us: int, slope: int) -> int:
+    """`decayed`, quicker where one step does it: up to `step_us`, which is `longest_step(slope)`."""
+    if 0 <= idle_us <= step_us:
+        return cooled(heat, idle_us * slope)
+    return decayed(heat, idle_us, slope)
+
+
+@kernel
+def follow(
+    table: Integers, context: int, ring: Integers, start: int, count: int, contexts: Integers, rows: Integers
+) -> None:
+    """The context before the first word of a batch and after each of them, and their rows in the table of n-grams."""
+    contexts[0] = context
+    for i in range(count):
+        context = ngrams.extended(context, ring[start + i], _ITEM_BITS)
+        contexts[i + 1] = context
+    for i in range(count + 1):
+        rows[i] = ngrams.row_of(table, contexts[i])
+
+
+@kernel
+def foretell(table: Integers, contexts: Integers, rows: Integers, guesses: Integers, count: int) -> int:
+    """Fill `guesses` 1 .. count with what is to follow those contexts; how many guesses there are."""
+    made = 0
+    for i in range(1, count + 1):
+        guess = ngrams.guess(table, rows[i], contexts[i])
+        guesses[i] = guess
+        made += int(guess != ngrams.NOTHING)
+    return made
+
+
+@kernel
+def learn(table: Integers, contexts: Integers, rows: Integers, ring: Integers, start: int, count: int) -> None:
+    """Let the table know which word followed which context."""
+    for i in range(count):
+        ngrams.observe(table, rows[i], contexts[i], ring[start + i])
+
+
+@kernel
+def prefetch(cells: Integers, place: Integers, guesses: Integers, count: int) -> None:
+    """Bring the words that are guessed and COLD or FROZEN one tier up."""
+    for i in range(1, count + 1):
+        # No guess looks at word 0 and leaves it alone: cheaper than a branch that could go either way.
+        header = (place[max(guesses[i], 0)] & ngrams.POSITIVE) + H_SIZE
+        if (cells[header] & 3) - 4 * int(guesses[i] == ngrams.NOTHING) >= COLD:
+            cells[header] -= 1
+
+
+@kernel
+def warm(
+    state: Integers,
+    cells: Integers,
+    place: Integers,
+    ring: Integers,
+    start: int,
+    count: int,
+    guesses: Integers,
+    now_us: int,
+    slope: int,
+    added: int,
+    hot_heat: int,
+) -> None:
+    """Cool (L3) and warm (L1) the words of a batch, move their tiers, and count what was hit.
+
+    Few branches, because nothing could predict which words are hot.
+    """
+    step_us = longest_step(slope)
+    gained = 0
+    hot = 0
+    cache_hits = 0
+    prefetch_hits = 0
+    for i in range(count):
+        word = ring[start + i]
+        block = place[word] & ngrams.POSITIVE
+        before = cells[block + H_HEAT]
+        after = brought_up(before, now_us - cells[block + H_STAMP], step_us, slope)
+        after = min(after + added, HEAT_MAX)
+        size = cells[block + H_SIZE]
+        tier = size & 3
+        cells[block + H_SIZE] = size - tier + promoted(tier, after)
+        cells[block + H_HEAT] = after
+        cells[block + H_STAMP] = now_us
+        gained += after - before
+        hot += int(after >= hot_heat) - int(before >= hot_heat)
+        came_true = int(word == guesses[i])
+        prefetch_hits += came_true
+        cache_hits += int(tier == HOT) | came_true
+    state[S_TOTAL] += gained
+    state[S_HOT] += hot
+    state[S_CACHE_HITS] += cache_hits
+    state[S_PREFETCH_HITS] += prefetch_hits
+
+
+@kernel
+def execute(
+    parameters: Integers,
+    state: Integers,
+    cells: Integers,
+    place: Integers,
+    ring: Integers,
+    times_us: Integers,
+    table: Integers,
+    contexts: Integers,
+    rows: Integers,
+    guesses: Integers,
+    count: int,
+    now_us: int,
+    slope: int,
+) -> None:
+    """Execute the next `count` words of the run: heat (L1), its decay by `slope` (L3), tiers and guesses (L4).
+
+    The words are chosen straight into their ring, a batch at a time. The guesses for a batch are made from what was
+    learned before it, the first of them at the end of the batch before.
+    """
+    state[S_CACHE_HITS] = 0
+    state[S_PREDICTIONS] = 0
+    state[S_PREFETCH_HITS] = 0
+    added = ONE_EXECUTION * parameters[P_HEAT_ON]
+    executed = state[S_EXECUTED]
+    end = executed + count
+    while executed < end:
+        start = executed & (RING - 1)
+        batch = min(min(end - executed, RING - start), BATCH)
+        choose(parameters[P_KEY0], parameters[P_KEY1], executed, parameters[P_WORDS], ring, start, batch)
+        for i in range(start, start + batch):
+            times_us[i] = now_us
+        executed += batch
+        if parameters[P_PREDICT_ON] != 0:
+            guesses[0] = state[S_GUESS]
+            follow(table, state[S_CONTEXT], ring, start, batch, contexts, rows)
+            state[S_CONTEXT] = contexts[batch]
+            state[S_PREDICTIONS] += foretell(table, contexts, rows, guesses, batch)
+            state[S_GUESS] = guesses[batch]
+            if state[S_TICK] % LEARNS_EVERY == 0:
+                learn(table, contexts, rows, ring, start, batch)
+            prefetch(cells, place, guesses, batch)
+        warm(state, cells, place, ring, start, batch, guesses, now_us, slope, added, parameters[P_HOT])
+    state[S_EXECUTED] = executed
+
+
+@kernel
+def sweep_words(
+    state: Integers, cells: Integers, place: Integers, first: int, end: int, now_us: int, slope: int, hot_heat: int
+) -> None:
+    """The background: cool words `first` to `end - 1`, executed or not, and move the cold ones' tiers down."""
+    step_us = longest_step(slope)
+    gained = 0
+    hot = 0
+    for word in range(first, end):
+        block = place[word] & ngrams.POSITIVE
+        before = cells[block + H_HEAT]
+        after = brought_up(before, now_us - cells[block + H_STAMP], step_us, slope)
+        size = cells[block + H_SIZE]
+        cells[block + H_SIZE] = size - (size & 3) + demoted(size & 3, after)
+        cells[block + H_HEAT] = after
+        cells[block + H_STAMP] = now_us
+        gained += after - before
+        hot += int(after >= hot_heat) - int(before >= hot_heat)
+    state[S_TOTAL] += gained
+    state[S_HOT] += hot
+
+
+@kernel
+def sweep(parameters: Integers, state: Integers, cells: Integers, place: Integers, now_us: int, slope: int) -> None:
+    """Sweep the next few words; after the last comes the first."""
+    words = parameters[P_WORDS]
+    hot_heat = parameters[P_HOT]
+    first = state[S_SWEEP]
+    end = first + parameters[P_SWEEP]
+    sweep_words(state, cells, place, first, min(end, words), now_us, slope, hot_heat)
+    if end >= words:
+        end -= words
+        sweep_words(state, cells, place, 0, end, now_us, slope, hot_heat)
+    state[S_SWEEP] = end
+
+
+@kernel
+def run_ticks(
+    parameters: Integers,
+    state: Integers,
+    cells: Integers,
+    place: Integers,
+    ring: Integers,
+    times_us: Integers,
+    table: Integers,
+    contexts: Integers,
+    rows: Integers,
+    guesses: Integers,
+    seen: Integers,
+    scratch: Floats,
+    lateness_ns: Integers,
+    horizon_ns: int,
+    captured: Integers,
+    first_row: int,
+) -> int:
+    """`AdaptiveLaw.run` over its arrays."""
+    shortest = parameters[P_SHORTEST]
+    longest = parameters[P_LONGEST]
+    select = parameters[P_SELECT_ON] != 0
+    room = min(captured.shape[1] - first_row, len(lateness_ns))
+    done = 0
+    while done < room and state[S_DUE] < horizon_ns:
+        late = lateness_ns[done]
+        woke = state[S_DUE] + late
+        passed = woke - state[S_WOKE]
+        executed = work_due(state, passed, longest)
+        now_us = woke // 1_000
+
+        mode = state[S_MODE] if select else EVERY_LOOP
+        width_on = parameters[P_WIDTH_ON] != 0 and mode & MODE_WIDTH != 0
+        slope_on = parameters[P_SLOPE_ON] != 0 and mode & MODE_SLOPE != 0
+        slope = state[S_SLOPE] if parameters[P_DECAY_ON] != 0 and mode & MODE_DECAY != 0 else 0
+
+        execute(parameters, state, cells, place, ring, times_us, table, contexts, rows, guesses, executed, now_us, slope)
+        if (width_on or slope_on) and state[S_EXECUTED] >= WARM:
+            if state[S_TICK] - state[S_INFERRED] >= parameters[P_INFERENCE_TICKS]:
+                state[S_INFERRED] = state[S_TICK]
+                infer(
+                    parameters, state, cells, place, ring, times_us, seen, scratch, now_us, slope, width_on, slope_on
+                )  # fmt: skip
+        if parameters[P_HEAT_ON] != 0:
+            sweep(parameters, state, cells, place, now_us, slope)
+        if parameters[P_WINDOW_ON] != 0 and mode & MODE_WINDOW != 0:
+            check_window(state, ring)
+        if select:
+            select_mode(state)
+        capture(
+            captured, first_row + done, state[S_TICK], state[S_INTERVAL], passed, woke, late, state[S_LOAD], executed,
+            state[S_CACHE_HITS], state[S_PREDICTIONS], state[S_PREFETCH_HITS], state[S_HOT], state[S_TOTAL],
+            state[S_SLOPE], state[S_WINDOW],
+        )  # fmt: skip
+        advance(state, woke, late, shortest, longest, parameters[P_ADAPT] != 0)
+        done += 1
+    return done

@@ -1,0 +1,113 @@
+"""Crystal Core: the pool of a run. The words live in it, telemetry goes into it, others look into it while it runs.
+
+Nothing in here changes a tick or a decision: it decides where things lie, and tells others about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from twin.kernels import Integers
+from twin.pool.advice import AdviceLog
+from twin.pool.advisor import Advisor, WordFacts, apply_layout, check_order
+from twin.pool.layout import B_RELAYS, CELL, H_HEAT, H_SIZE, UNIT
+from twin.pool.pool import Pool
+from twin.pool.records import RecordRing
+from twin.pool.share import Server, socket_name
+from twin.scenario import Pool as PoolSettings
+
+WORD_BYTES = UNIT
+"""Payload of a word's block: a cache line of its own for whatever the word's user puts there."""
+
+
+class Crystal:
+    """The pool of one run and those who use it. As a context manager it is closed at the end.
+
+    `cells` and `place` are where the heartbeat's words live. `cycle` is to be called at the end of each control cycle.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        words: int,
+        run_directory: Path,
+        fields: Sequence[str],
+        advisor: Advisor | None,
+        log: AdviceLog | None,
+    ) -> None:
+        """Raises `PoolError` when there is no memory for the pool, or the pool is too small for the words."""
+        self.settings = settings
+        if settings.file:
+            self.pool = Pool.create_file(Path(settings.file), settings.size_bytes)
+        else:
+            self.pool = Pool.create(settings.size_bytes)
+        self._server: Server | None = None
+        try:
+            self.place = np.array([self._word() for _ in range(words)], dtype=np.int64)
+            self._ring = RecordRing(self.pool, fields, settings.records)
+            self._server = Server(self.pool.mapping, socket_name(run_directory))
+        except BaseException:
+            self.close()
+            raise
+        self._advisor = advisor
+        self._log = log
+        self.cells: Integers = self.pool.cells
+
+    def _word(self) -> int:
+        block = self.pool.allocate(WORD_BYTES)
+        # From here on the word is there for others to see, and stays when this process dies.
+        self.pool.write(block, bytes(WORD_BYTES))
+        return block.cell
+
+    def cycle(self, number: int, now_us: int, values: Sequence[int | None]) -> None:
+        """A control cycle is over: tell the time, leave a record when it is due, ask and hear the advisor."""
+        self.pool.now_us = now_us
+        if number % self.settings.record_every_cycles == 0:
+            self._ring.append(values)
+        if self._advisor is not None:
+            self._hear(number)
+            if number % self.settings.advisor.every_cycles == self.settings.advisor.every_cycles - 1:
+                self._advisor.ask(number, self._facts())
+
+    def _hear(self, number: int) -> None:
+        assert self._advisor is not None
+        order = self._advisor.answer(number)
+        if order is None or check_order(order, len(self.place)):
+            return
+        if self._log is not None:
+            self._log.write(number, order)
+        apply_layout(self.cells, self.place, np.array(order, dtype=np.int64), WORD_BYTES // CELL)
+        self.cells[B_RELAYS] += 1
+
+    def _facts(self) -> WordFacts:
+        slots = np.empty(len(self.place), dtype=np.int64)
+        slots[np.argsort(self.place, kind="stable")] = np.arange(len(self.place))
+        return WordFacts(
+            heat_q48=self.cells[self.place + H_HEAT],
+            tier=self.cells[self.place + H_SIZE] & 3,
+            slot=slots,
+            block_bytes=WORD_BYTES,
+        )
+
+    def close(self) -> None:
+        """Stop serving, stop asking, leave the pool."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if getattr(self, "_advisor", None) is not None:
+            assert self._advisor is not None
+            self._advisor.close()
+        self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

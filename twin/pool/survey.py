@@ -1,0 +1,159 @@
+"""What is in a pool, in figures and in words. Nothing here takes a lock: a pool in use is seen as it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from twin.pool.layout import (
+    B_GUESSES,
+    B_HITS,
+    B_PREFETCHES,
+    B_RECOVERIES,
+    B_RELAYS,
+    CELL,
+    DATA_CELL,
+    LOGICAL_BASE,
+    SEAT_CELLS,
+    SEATS,
+    SEATS_CELL,
+    T_OWNER,
+    TIERS,
+    UNIT,
+    UNIT_CELLS,
+    USED,
+)
+from twin.pool.pool import Pool
+from twin.pool.recovery import walk
+
+_ROWS = 4_096
+_SHADES = " .:-=+*#%@"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """A used block: its address, bytes asked for and taken, tier, owner, whether it was committed, and heat."""
+
+    address: int
+    size_bytes: int
+    taken_bytes: int
+    tier: str
+    owner: int
+    committed: bool
+    heat_q48: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One look at a pool. Bytes are of whole blocks, headers included."""
+
+    name: str
+    kind: str
+    size_bytes: int
+    mapped_at: int
+    why_not_at_base: str
+    owners: list[int]
+    used_blocks: int
+    used_bytes: int
+    free_blocks: int
+    free_bytes: int
+    largest_free_bytes: int
+    fragmentation: float
+    """The share of the free bytes that is not in the largest piece, 0 to 1."""
+    tiers: dict[str, dict[str, int]]
+    """For each tier `blocks` and `bytes`."""
+    guesses: int
+    guesses_right: int
+    pages_prefetched: int
+    recoveries: int
+    layouts_applied: int
+
+
+def survey(pool: Pool) -> Survey:
+    """Look once. Takes a millisecond for some 50,000 blocks."""
+    mapping, cells = pool.mapping, pool.cells
+    tiers = {name: {"blocks": 0, "bytes": 0} for name in TIERS}
+    free_blocks = free_units = largest = 0
+    for rows in _chain(pool):
+        used = rows[:, 1] == USED
+        for number, figures in enumerate(tiers.values()):
+            here = used & (rows[:, 4] == number)
+            figures["blocks"] += int(np.count_nonzero(here))
+            figures["bytes"] += int(rows[here, 2].sum()) * UNIT
+        free = rows[~used, 2]
+        free_blocks += len(free)
+        free_units += int(free.sum())
+        largest = max(largest, int(free.max(initial=0)))
+    owners = cells[SEATS_CELL + T_OWNER : SEATS_CELL + SEATS * SEAT_CELLS : SEAT_CELLS]
+    return Survey(
+        name=mapping.name,
+        kind=mapping.kind,
+        size_bytes=mapping.bytes,
+        mapped_at=mapping.address,
+        why_not_at_base=mapping.why_not_at_base,
+        owners=sorted(int(owner) for owner in owners if owner),
+        used_blocks=sum(figures["blocks"] for figures in tiers.values()),
+        used_bytes=sum(figures["bytes"] for figures in tiers.values()),
+        free_blocks=free_blocks,
+        free_bytes=free_units * UNIT,
+        largest_free_bytes=largest * UNIT,
+        fragmentation=1.0 - largest / free_units if free_units else 0.0,
+        tiers=tiers,
+        guesses=int(cells[B_GUESSES]),
+        guesses_right=int(cells[B_HITS]),
+        pages_prefetched=int(cells[B_PREFETCHES]),
+        recoveries=int(cells[B_RECOVERIES]),
+        layouts_applied=int(cells[B_RELAYS]),
+    )
+
+
+def blocks(pool: Pool) -> Iterator[BlockFacts]:
+    """The used blocks, by address."""
+    for rows in _chain(pool):
+        for cell, kind, units, size, tier, owner, sequence, heat in rows.tolist():
+            if kind == USED:
+                yield BlockFacts(
+                    LOGICAL_BASE + cell * CELL, size, units * UNIT, TIERS[tier], owner, sequence != 0, heat
+                )
+
+
+def block_map(pool: Pool, width: int) -> str:
+    """The pool as `width` signs, each a stretch of it: blank is free, @ is full."""
+    taken = np.zeros(width)
+    each = (len(pool.cells) - DATA_CELL) / width
+    for rows in _chain(pool):
+        for cell, kind, units in rows[:, :3].tolist():
+            if kind != USED:
+                continue
+            begin = (cell - DATA_CELL) / each
+            end = begin + units * UNIT_CELLS / each
+            for sign in range(int(begin), min(int(end), width - 1) + 1):
+                taken[sign] += min(end, sign + 1) - max(begin, sign)
+    top = len(_SHADES) - 1
+    return "".join(_SHADES[0 if share <= 0 else min(top, 1 + int(share * (top - 0.001)))] for share in taken)
+
+
+def words_for(seen: Survey) -> str:
+    """One line for people."""
+    where = f"at {seen.mapped_at:#x}"
+    if seen.why_not_at_base:
+        where += f" instead of {LOGICAL_BASE:#x} ({seen.why_not_at_base})"
+    tiers = ", ".join(f"{name} {figures['blocks']:,}" for name, figures in seen.tiers.items())
+    return (
+        f"{seen.size_bytes / 2**20:,.0f} MB {seen.kind} {where}; {seen.used_blocks:,} blocks ({tiers}), "
+        f"{seen.used_bytes / 2**20:,.2f} MB used, fragmentation {100 * seen.fragmentation:.1f} %"
+    )
+
+
+def _chain(pool: Pool) -> Iterator[np.ndarray]:
+    """All blocks between the edges, in pieces of rows as `walk` fills them."""
+    at = DATA_CELL + UNIT_CELLS
+    # Bounded, because in a pool that is in use the chain may change under us; it has at most so many blocks.
+    for _ in range(len(pool.cells) // UNIT_CELLS // _ROWS + 1):
+        rows = np.empty((_ROWS, 8), dtype=np.int64)
+        count, at = walk(pool.cells, at, rows)
+        yield rows[:count]
+        if at == 0:
+            return
