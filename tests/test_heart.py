@@ -11,6 +11,8 @@ from twin.clock import Lateness, ModelledLateness, Punctual, VirtualEnvironment
 from twin.heart import ticks
 from twin.heart.heartbeat import Heartbeat
 from twin.kernels import Integers
+from twin.pool import tiers
+from twin.pool.layout import H_HEAT
 from twin.scenario import Heartbeat as Settings
 from twin.timing import Wake
 
@@ -90,7 +92,7 @@ def test_running_totals_are_what_a_recount_gives(loads, lateness) -> None:
     heart, rows = run(loads, lateness=Given(lateness))
     assert (heart.heat >= 0).all()
     assert heart.state[ticks.S_TOTAL] == heart.heat.sum()
-    assert heart.state[ticks.S_HOT] == np.count_nonzero(heart.heat >= SMALL.hot_executions * ticks.ONE_EXECUTION)
+    assert heart.state[ticks.S_HOT] == np.count_nonzero(heart.heat >= SMALL.hot_executions * tiers.ONE_EXECUTION)
     assert rows[ticks.C_TICK].tolist() == list(range(rows.shape[1]))
 
 
@@ -167,31 +169,37 @@ def test_no_load_for_an_hour_then_full_load_has_no_catch_up() -> None:
 
 
 def test_heat_saturates_instead_of_overflowing() -> None:
-    settings = Settings(words=1, capacity_words_per_second=1_000_000_000, decay_q48_per_microsecond=0)
+    settings = Settings(
+        words=1, capacity_words_per_second=1_000_000_000, decay_q48_per_microsecond=0, config="1_0_0_0_0_0"
+    )
     env = VirtualEnvironment()
     heart = Heartbeat(settings, 1)
     # What 10^12 executions leave: the cap, not 10^12 * 65536 (which would not fit).
-    heart.heat[0] = ticks.HEAT_MAX - ticks.ONE_EXECUTION
+    heart.words.cells[heart.words.place[0] + H_HEAT] = tiers.HEAT_MAX - tiers.ONE_EXECUTION
     heart.state[ticks.S_TOTAL] = heart.heat[0]
     heart.feed(1_000_000, None)
     heart.run(env, 20 * MS, heart.clear)
-    assert heart.heat[0] == ticks.HEAT_MAX
-    assert heart.state[ticks.S_TOTAL] == ticks.HEAT_MAX
+    assert heart.heat[0] == tiers.HEAT_MAX
+    assert heart.state[ticks.S_TOTAL] == tiers.HEAT_MAX
 
 
 @pytest.mark.parametrize("idle_us", [0, 1, 3_600_000_000, (1 << 53)])
 def test_decay_neither_overflows_nor_goes_below_zero(idle_us) -> None:
-    assert 0 <= ticks.decayed(ticks.HEAT_MAX, idle_us, 65_536) <= ticks.HEAT_MAX
-    assert ticks.decayed(1_000, idle_us, 0) == 1_000
-    assert ticks.decayed(0, idle_us, 65_536) == 0
+    assert 0 <= tiers.decayed(tiers.HEAT_MAX, idle_us, 65_536) <= tiers.HEAT_MAX
+    assert tiers.decayed(1_000, idle_us, 0) == 1_000
+    assert tiers.decayed(0, idle_us, 65_536) == 0
 
 
 def test_decay_is_per_microsecond_however_it_is_cut() -> None:
-    whole = ticks.decayed(10**9, 1_000, 6)
-    pieces = 10**9
-    for _ in range(1_000):
-        pieces = ticks.decayed(pieces, 1, 6)
-    assert whole == pieces == 10**9 - 6_000
+    # A cold word loses the slope a microsecond, one of `KNEE` twice that; small roundings add up.
+    for heat in (20_000, tiers.KNEE, 10**9):
+        whole = tiers.decayed(heat, 1_000, 6)
+        pieces = heat
+        for _ in range(1_000):
+            pieces = tiers.decayed(pieces, 1, 6)
+        assert abs(whole - pieces) <= heat // 10_000 + 1_000
+        expected = 6_000 * (1 + heat / tiers.KNEE)
+        assert abs(heat - whole - expected) <= expected * 0.02
 
 
 def test_unknown_load_holds_the_interval_and_executes_nothing() -> None:

@@ -25,6 +25,7 @@ from twin.pool.layout import (
     H_GENERATION,
     H_HEAT,
     H_OWNER,
+    H_PREVIOUS,
     H_SEQUENCE,
     H_SIZE,
     H_STAMP,
@@ -36,6 +37,7 @@ from twin.pool.layout import (
     USED,
     word_kind,
     word_units,
+    write_word,
 )
 
 UNITS = 600
@@ -357,3 +359,63 @@ def test_an_empty_or_full_pool_is_not_fragmented() -> None:
     assert allocator.allocate(cells, 9 * UNIT, 1, 1) > 0
     assert recovery.survey(cells, figures) == 0
     assert recovery.fragmentation(figures) == 0.0
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_header_inside_a_longer_free_block_has_no_length_and_cannot_pass_for_the_block_before(order) -> None:
+    cells = new_pool()
+    blocks = [allocator.allocate(cells, 100, OWNER, 1) for _ in range(3)]
+    for which in order:
+        assert allocator.release(cells, blocks[which]) == 0
+    assert word_units(cells[blocks[1] + H_WORD]) == 0
+    assert not allocator.is_free(cells, blocks[1])
+    cells[blocks[2] + H_PREVIOUS] = 3
+    before = cells.copy()
+    assert allocator.release(cells, blocks[2]) == allocator.CORRUPT
+    assert np.array_equal(cells, before)
+
+
+def test_recovery_leaves_no_length_in_headers_inside_a_longer_free_block() -> None:
+    cells = new_pool()
+    blocks = [allocator.allocate(cells, 100, OWNER, 1) for _ in range(3)]
+    assert recovery.recover(cells, np.array([OWNER], dtype=np.int64)) == (0, 0)
+    assert free_lengths(cells) == [UNITS]
+    assert [int(word_units(cells[block + H_WORD])) for block in blocks] == [UNITS, 0, 0]
+
+
+def test_a_block_whose_follower_does_not_know_it_is_neither_freed_nor_allocated() -> None:
+    cells = new_pool()
+    block, follower = (allocator.allocate(cells, 100, OWNER, 1) for _ in range(2))
+    cells[follower + H_PREVIOUS] = 2
+    before = cells.copy()
+    assert allocator.release(cells, block) == allocator.CORRUPT
+    assert np.array_equal(cells, before)
+    cells[follower + H_PREVIOUS] = 3
+    cells[len(cells) - UNIT_CELLS + H_PREVIOUS] += 1
+    before = cells.copy()
+    assert allocator.allocate(cells, 100, OWNER, 1) == allocator.CORRUPT
+    assert np.array_equal(cells, before)
+
+
+@pytest.mark.parametrize("generation", [0, -5, 1 << 62])
+def test_recovery_raises_the_last_generation_above_those_in_use(generation) -> None:
+    cells = new_pool()
+    blocks = [allocator.allocate(cells, 100, OWNER, 1) for _ in range(3)]
+    cells[B_GENERATION] = generation
+    assert recovery.verify(cells) == (allocator.CORRUPT, B_GENERATION)
+    assert recovery.recover(cells, np.zeros(0, dtype=np.int64)) == (0, 0)
+    new = allocator.allocate(cells, 100, OWNER, 1)
+    assert cells[new + H_GENERATION] == 1 + max(int(cells[block + H_GENERATION]) for block in blocks)
+
+
+@pytest.mark.parametrize("beyond", [1, 2, 1_000, (1 << 30) - 1 - UNITS])
+def test_a_block_that_says_it_ends_behind_the_last_edge_is_named(beyond) -> None:
+    cells = new_pool()
+    block = allocator.allocate(cells, (UNITS - 1) * UNIT, OWNER, 1)
+    # Its checksum is right, so that only its end tells.
+    write_word(cells, block, USED, UNITS + beyond)
+    before = cells.copy()
+    assert recovery.verify(cells) == (allocator.CORRUPT, block)
+    assert recovery.recover(cells, np.zeros(0, dtype=np.int64)) == (allocator.CORRUPT, block)
+    assert allocator.release(cells, block) == allocator.check_block(cells, block, -1) == allocator.CORRUPT
+    assert np.array_equal(cells, before)

@@ -417,12 +417,8 @@ def fuzz(seed: int, rounds: int) -> None:
 def test_compiled_kernels_stay_inside_their_cells(tmp_path) -> None:
     if kernels.MODE == "python":
         pytest.skip("nothing is compiled")
-    environment = {
-        **os.environ,
-        "NUMBA_BOUNDSCHECK": "1",
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
     rounds = 20_000 if NIGHTLY else 300
     program = f"import test_pool_recovery; test_pool_recovery.fuzz(1, {rounds})"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

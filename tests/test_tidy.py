@@ -48,7 +48,9 @@ def test_no_clock_no_chance_no_libm(path: Path) -> None:
             assert node.func.id != "hash"
 
 
-@pytest.mark.parametrize("path", sources("twin/control", "twin/heart", "twin/pool", "twin/loop.py"), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sources("twin/control", "twin/heart", "twin/pool", "twin/loop.py"), ids=lambda path: path.name
+)
 def test_nobody_above_the_seam_asks_where_it_runs(path: Path) -> None:
     text = path.read_text()
     for question in ("is_simulat", "if simulated", "if replay", "isinstance(hardware", "isinstance(self.hardware",

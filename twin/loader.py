@@ -363,8 +363,8 @@ def _heartbeat_problems(scenario: Scenario) -> list[str]:
         )
         if not least <= slope <= most:
             found.append(
-                f"heartbeat.decay_q48_per_microsecond = {slope}: L6 keeps it from decay_min_q48_per_microsecond ({least}) "
-                f"to decay_max_q48_per_microsecond ({most}); choose one in between, or switch L6 off"
+                f"heartbeat.decay_q48_per_microsecond = {slope}: L6 keeps it from decay_min_q48_per_microsecond "
+                f"({least}) to decay_max_q48_per_microsecond ({most}); choose one in between, or switch L6 off"
             )
     quantiles = heartbeat.lateness_quantiles_ns
     if list(quantiles) != sorted(quantiles):

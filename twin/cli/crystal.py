@@ -60,7 +60,7 @@ def crystal_core(
     with contextlib.ExitStack() as stack:
         advice: AdviceLog | None = None
         if recorded is not None:
-            advisor: Advisor | None = RecordedAdvisor(recorded / ADVICE)
+            advisor: Advisor | None = RecordedAdvisor(recorded / ADVICE, scenario.heartbeat.words)
         else:
             chosen = scenario.pool.advisor
             advisor = make_advisor(chosen.kind, chosen.url, chosen.model, chosen.key_variable, chosen.time_limit_ms)

@@ -45,6 +45,7 @@ from twin.heart.ticks import (
     S_EXECUTED,
     S_GUESS,
     S_HOT,
+    S_INFERENCES,
     S_INFERRED,
     S_INTERVAL,
     S_LOAD,
@@ -73,7 +74,8 @@ INFERENCE_TICKS = 100
 """How many ticks lie between two inferences unless the scenario says otherwise."""
 BATCH = 256
 """How many words are chosen before they are executed: enough for most ticks, and small enough for the fastest cache."""
-LEARNS_EVERY = 1
+PAGE_THIRD = 170
+LEARNS_EVERY = 2
 """The n-grams learn from every other tick's words: as much is known in the end, for half the price."""
 _ITEM_BITS = ngrams.item_bits(3)
 
@@ -109,10 +111,13 @@ class AdaptiveLaw:
         self.state[S_SLOPE] = settings.decay_q48_per_microsecond
         self.state[S_WINDOW] = RING
         self.state[S_GUESS] = ngrams.NOTHING
+        # The first inference comes as soon as there are enough words.
+        self.state[S_INFERRED] = -int(self.parameters[P_INFERENCE_TICKS])
         self.cells = cells
         self.place = place
-        self.ring = np.zeros(RING, dtype=np.int64)
-        self.times_us = np.zeros(RING, dtype=np.int64)
+        # Apart by a third of a page: a processor takes addresses for the same that are whole pages apart.
+        room = np.zeros((3, RING + PAGE_THIRD), dtype=np.int64)
+        self.ring, self.times_us, self.heats = (row[:RING] for row in room)
         self.table = ngrams.new_table()
         self._seen = np.zeros(settings.words, dtype=np.int64)
         self._scratch = new_scratch()
@@ -133,6 +138,7 @@ class AdaptiveLaw:
             self.place,
             self.ring,
             self.times_us,
+            self.heats,
             self.table,
             self._contexts,
             self._rows,
@@ -201,6 +207,7 @@ def warm(
     cells: Integers,
     place: Integers,
     ring: Integers,
+    heats: Integers,
     start: int,
     count: int,
     guesses: Integers,
@@ -229,6 +236,7 @@ def warm(
         cells[block + H_SIZE] = size - tier + promoted(tier, after)
         cells[block + H_HEAT] = after
         cells[block + H_STAMP] = now_us
+        heats[start + i] = after
         gained += after - before
         hot += int(after >= hot_heat) - int(before >= hot_heat)
         came_true = int(word == guesses[i])
@@ -248,6 +256,7 @@ def execute(
     place: Integers,
     ring: Integers,
     times_us: Integers,
+    heats: Integers,
     table: Integers,
     contexts: Integers,
     rows: Integers,
@@ -283,7 +292,7 @@ def execute(
             if state[S_TICK] % LEARNS_EVERY == 0:
                 learn(table, contexts, rows, ring, start, batch)
             prefetch(cells, place, guesses, batch)
-        warm(state, cells, place, ring, start, batch, guesses, now_us, slope, added, parameters[P_HOT])
+        warm(state, cells, place, ring, heats, start, batch, guesses, now_us, slope, added, parameters[P_HOT])
     state[S_EXECUTED] = executed
 
 
@@ -331,6 +340,7 @@ def run_ticks(
     place: Integers,
     ring: Integers,
     times_us: Integers,
+    heats: Integers,
     table: Integers,
     contexts: Integers,
     rows: Integers,
@@ -356,17 +366,34 @@ def run_ticks(
         now_us = woke // 1_000
 
         mode = state[S_MODE] if select else EVERY_LOOP
-        width_on = parameters[P_WIDTH_ON] != 0 and mode & MODE_WIDTH != 0
-        slope_on = parameters[P_SLOPE_ON] != 0 and mode & MODE_SLOPE != 0
+        # The first inference needs no mode: without it there would be nothing to hold on to.
+        first = state[S_INFERENCES] == 0
+        width_on = parameters[P_WIDTH_ON] != 0 and (first or mode & MODE_WIDTH != 0)
+        slope_on = parameters[P_SLOPE_ON] != 0 and (first or mode & MODE_SLOPE != 0)
         slope = state[S_SLOPE] if parameters[P_DECAY_ON] != 0 and mode & MODE_DECAY != 0 else 0
 
-        execute(parameters, state, cells, place, ring, times_us, table, contexts, rows, guesses, executed, now_us, slope)
-        if (width_on or slope_on) and state[S_EXECUTED] >= WARM:
-            if state[S_TICK] - state[S_INFERRED] >= parameters[P_INFERENCE_TICKS]:
-                state[S_INFERRED] = state[S_TICK]
-                infer(
-                    parameters, state, cells, place, ring, times_us, seen, scratch, now_us, slope, width_on, slope_on
-                )  # fmt: skip
+        execute(
+            parameters,
+            state,
+            cells,
+            place,
+            ring,
+            times_us,
+            heats,
+            table,
+            contexts,
+            rows,
+            guesses,
+            executed,
+            now_us,
+            slope,
+        )
+        due = state[S_EXECUTED] >= WARM and state[S_TICK] - state[S_INFERRED] >= parameters[P_INFERENCE_TICKS]
+        if due and (width_on or slope_on):
+            state[S_INFERRED] = state[S_TICK]
+            infer(
+                parameters, state, cells, place, ring, times_us, heats, seen, scratch, now_us, slope, width_on, slope_on
+            )  # fmt: skip
         if parameters[P_HEAT_ON] != 0:
             sweep(parameters, state, cells, place, now_us, slope)
         if parameters[P_WINDOW_ON] != 0 and mode & MODE_WINDOW != 0:

@@ -1,10 +1,10 @@
 """Inference: from the heats of the words executed lately to the window's width (L5) and the decay's slope (L6).
 
-Everything is computed in 64-bit floats from heats in executions (at most 2^24), in a fixed order, so that nothing
-saturates and every machine finds the same numbers.
+Heats are compared by their logarithms, because a few hot words would outweigh all others. Everything is computed in
+64-bit floats in a fixed order, so that nothing saturates and every machine finds the same numbers.
 
-Bounds. The rings hold the last `RING` words and the microseconds of their execution; at most `RING` heats squared and
-summed are 2^60, far inside a float's range.
+Bounds. The rings hold the last `RING` words, the microsecond of their execution and their heat then. Logarithms of
+1 + executions are at most 17; `RING` of them squared and summed are far inside a float's exact range.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from twin.pool.tiers import KNEE, ONE_EXECUTION, decayed
 RING = 4_096
 """How many executed words are remembered; also the widest window."""
 WINDOW_MIN = 256
-SIZE_STEP = 64
+BLOCK = 64
+"""Windows are tried in steps of so many words, and so many words together are one witness of spread."""
 EARLY_SHARE = 3_276 / 65_536
 """An inference ends early when the variance changed by no more than this share (5 %) since the last full one."""
 
 F_CRITICAL = (
-    2.9957, 2.6049, 2.3719, 2.2141, 2.0986, 2.0096, 1.9384, 1.8799, 1.8307, 1.7886, 1.7522, 1.7202, 1.6918, 1.6664,
+    3.1478, 2.7581, 2.5279, 2.3738, 2.2625, 2.1782, 2.1119, 2.0585, 2.0147, 1.9782, 1.9475, 1.9214, 1.8992, 1.8802,
 )  # fmt: skip
-"""The F distribution's 95 % point for (K - 1, infinity) degrees of freedom, K = 3 .. 16 chunks."""
+"""The F distribution's 95 % point for (K - 1, 64 - K) degrees of freedom, K = 3 .. 16 chunks of a full ring."""
 SLOPE_F = 3.8415
-"""The same for (1, infinity): a slope that is less certain is left alone."""
+"""The same for (1, infinity) degrees: a slope that is less certain is left alone."""
 
 _SQRT_HALF = 0.7071067811865476
 _LN2 = 0.6931471805599453
 
-# The scratch array: heats, then prefix sums of heats and of their squares, then the last full inference's variance.
+# The scratch array: heats, then their prefix sums, then the last full inference's variance.
 _SUMS = RING
-_SQUARES = 2 * RING + 1
-_VARIANCE = 3 * RING + 2
+_VARIANCE = 2 * RING + 1
 SCRATCH = _VARIANCE + 1
 
 
@@ -83,11 +83,11 @@ def gather(
     slope: int,
     scratch: Floats,
 ) -> None:
-    """Fill the scratch with the heats (executions, cooled to now) of the last `count` words, the oldest first."""
-    scale = 1.0 / ONE_EXECUTION
+    """Fill the scratch with ln(1 + heat in executions, cooled to now) of the last `count` words, the oldest first."""
     for i in range(count):
         block = place[ring[(executed - count + i) & (RING - 1)]]
-        scratch[i] = decayed(cells[block + H_HEAT], now_us - cells[block + H_STAMP], slope) * scale
+        heat = decayed(cells[block + H_HEAT], now_us - cells[block + H_STAMP], slope)
+        scratch[i] = ln_heat(heat + ONE_EXECUTION) - 16.0 * _LN2
 
 
 @kernel
@@ -128,48 +128,50 @@ def distance(scratch: Floats, first: int, end: int, centre: float) -> float:
 
 @kernel
 def prepare(scratch: Floats, count: int) -> None:
-    """Centre the heats (differences of large sums would lose digits) and make the prefix sums."""
+    """Centre the heats (differences of large sums would lose digits) and make their prefix sums."""
     mean = distance(scratch, 0, count, 0.0) / count
     total = 0.0
-    squares = 0.0
     scratch[_SUMS] = 0.0
-    scratch[_SQUARES] = 0.0
     for i in range(count):
         value = scratch[i] - mean
         scratch[i] = value
         total += value
-        squares += value * value
         scratch[_SUMS + i + 1] = total
-        scratch[_SQUARES + i + 1] = squares
 
 
 @kernel
 def levene(scratch: Floats, count: int, size: int) -> float:
-    """Levene's statistic: do the chunks of `size` among the last of `count` heats differ in spread?
+    """Levene's statistic: do the chunks of `size` (a multiple of `BLOCK`) among the last of `count` heats differ in
+    spread?
 
-    The analysis of variance of the absolute deviations from the chunk means. Needs `prepare` and at least two chunks.
-    The newest heats are used when `count` is no multiple of `size`. 0 when nothing deviates at all.
+    The analysis of variance of the absolute deviations from the chunk means, averaged over blocks of `BLOCK` words:
+    words come in sequences, and single deviations would count one sequence as many independent witnesses. Needs
+    `prepare` and at least two chunks. The newest heats are used when `count` is no multiple of `size`. 0 when nothing
+    deviates at all.
     """
     chunks = count // size
-    used = chunks * size
-    means = 0.0
-    means_squared = 0.0
+    blocks = size // BLOCK
+    spreads = 0.0
+    spreads_squared = 0.0
     squares = 0.0
     for chunk in range(chunks):
-        first = count - used + chunk * size
-        end = first + size
-        mean = (scratch[_SUMS + end] - scratch[_SUMS + first]) / size
-        # The deviations' squares need no pass of their own: their sum is that of the squares less the mean's share.
-        squares += (scratch[_SQUARES + end] - scratch[_SQUARES + first]) - size * (mean * mean)
-        spread = distance(scratch, first, end, mean) / size
-        means += spread
-        means_squared += spread * spread
-    between = size * (means_squared - means * means / chunks)
-    within = squares - size * means_squared
+        first = count - (chunks - chunk) * size
+        mean = (scratch[_SUMS + first + size] - scratch[_SUMS + first]) / size
+        spread = 0.0
+        for block in range(blocks):
+            at = first + block * BLOCK
+            deviation = distance(scratch, at, at + BLOCK, mean) / BLOCK
+            spread += deviation
+            squares += deviation * deviation
+        spread = spread / blocks
+        spreads += spread
+        spreads_squared += spread * spread
+    between = blocks * (spreads_squared - spreads * spreads / chunks)
+    within = squares - blocks * spreads_squared
     # Rounding leaves something where there is nothing; a share of 1e-12 is no spread.
-    if between <= 1e-12 * squares or within <= 0.0:
+    if between <= 1e-12 * squares or within <= 1e-12 * squares:
         return 0.0
-    return (used - chunks) / (chunks - 1.0) * between / within
+    return chunks * (blocks - 1.0) / (chunks - 1.0) * between / within
 
 
 @kernel
@@ -182,27 +184,26 @@ def width(scratch: Floats, count: int) -> int:
     while count // size >= 3:
         if levene(scratch, count, size) <= F_CRITICAL[count // size - 3]:
             return size
-        size += SIZE_STEP
+        size += BLOCK
     return max(count, WINDOW_MIN)
 
 
 @kernel
 def cooling(
-    cells: Integers,
-    place: Integers,
     ring: Integers,
-    times: Integers,
+    times_us: Integers,
+    heats: Integers,
     seen: Integers,
     mark: int,
     executed: int,
     count: int,
     now_us: int,
-    slope: int,
 ) -> float:
     """How fast heat falls with the time since a word was executed, in 1/us; 0 when that is not certain.
 
-    The regression of ln(heat) on that time over the different words among the last `count`, each at its last execution
-    (earlier ones say nothing: a word has one heat). `seen` remembers which words had their turn, by `mark`.
+    The regression of ln(heat) on that time over the different words among the last `count`, each at its last execution,
+    with the heat that it had then: the heat that is left by now would tell the decay about itself. `seen` remembers
+    which words had their turn, by `mark`.
     """
     n = 0
     sum_x = sum_y = sum_xx = sum_xy = sum_yy = 0.0
@@ -211,12 +212,10 @@ def cooling(
         word = ring[at]
         if seen[word] != mark:
             seen[word] = mark
-            block = place[word]
-            heat = decayed(cells[block + H_HEAT], now_us - cells[block + H_STAMP], slope)
-            if heat > 0:
+            if heats[at] > 0:
                 # Milliseconds and heats in executions keep the sums near 1.
-                x = (now_us - times[at]) * 0.001
-                y = ln_heat(heat) - 16.0 * _LN2
+                x = (now_us - times_us[at]) * 0.001
+                y = ln_heat(heats[at]) - 16.0 * _LN2
                 n += 1
                 sum_x += x
                 sum_y += y
@@ -238,17 +237,17 @@ def cooling(
 
 @kernel
 def next_slope(slope: int, rate_per_us: float, lowest: int, highest: int) -> int:
-    """The slope after an inference: what cools a word of the knee's heat at that rate, reached at most by factors of 2.
+    """The slope after an inference: a quarter of the way to that which cools a hot word at `rate_per_us`.
 
-    Stays where it is for a rate of 0, and within lowest..highest always.
+    Never more than a factor of 2 away, never by less than 1 while it is off by 1; as it is for a rate of 0; and within
+    lowest..highest always.
     """
     if rate_per_us > 0.0:
-        wanted = rate_per_us * KNEE
-        if wanted > 2.0 * slope:
-            wanted = 2.0 * slope
-        if wanted < 0.5 * slope:
-            wanted = 0.5 * slope
-        slope = int(wanted + 0.5)
+        wanted = min(max(rate_per_us * KNEE, 0.5 * slope), 2.0 * slope)
+        if wanted >= slope:
+            slope += int((wanted - slope + 3.0) * 0.25)
+        else:
+            slope -= int((slope - wanted + 3.0) * 0.25)
     return min(max(slope, lowest), highest)
 
 
@@ -259,7 +258,8 @@ def infer(
     cells: Integers,
     place: Integers,
     ring: Integers,
-    times: Integers,
+    times_us: Integers,
+    heats: Integers,
     seen: Integers,
     scratch: Floats,
     now_us: int,
@@ -270,7 +270,8 @@ def infer(
     """One inference at the microsecond `now_us`; needs at least two executed words.
 
     Heats are cooled by the slope `cooled_by` (0 while decay is off). The window's variance decides whether there is
-    anything new; the width is chosen from everything that is remembered, so that it can grow again.
+    anything new. Width and slope are then chosen from everything that is remembered: the width, so that it can grow
+    again; the slope, because within a short window all words are young.
     """
     executed = state[S_EXECUTED]
     count = min(executed, RING)
@@ -288,5 +289,5 @@ def infer(
         state[S_WINDOW] = width(scratch, count)
     if slope_on:
         mark = state[S_INFERENCES]
-        rate = cooling(cells, place, ring, times, seen, mark, executed, window, now_us, cooled_by)
+        rate = cooling(ring, times_us, heats, seen, mark, executed, count, now_us)
         state[S_SLOPE] = next_slope(state[S_SLOPE], rate, parameters[P_SLOPE_MIN], parameters[P_SLOPE_MAX])

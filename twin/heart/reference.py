@@ -390,10 +390,10 @@ def run_ticks(
         executed = work_due(state, passed, t0 * 4)
         remaining = executed
         while remaining > 0:
-            batch = chosen[: min(remaining, len(chosen))]
-            choose(parameters[P_KEY0], parameters[P_KEY1], state[S_EXECUTED], parameters[P_WORDS], batch)
-            remaining -= len(batch)
-            execute(parameters, state, cells, place, ring, links, cached, batch, woke)
+            count = min(remaining, len(chosen))
+            choose(parameters[P_KEY0], parameters[P_KEY1], state[S_EXECUTED], parameters[P_WORDS], chosen, 0, count)
+            execute(parameters, state, cells, place, ring, links, cached, chosen[:count], woke)
+            remaining -= count
         tune(parameters, thresholds, state, memory, woke)
         capture(
             captured,
@@ -425,7 +425,7 @@ class ReferenceLaw:
     `cells` are the pool's and `place[w]` is the cell of the header of word w's block (1 to 1,024 words). `config` are
     the loops L1 to L6, as in `1_0_1_1_1_0`; `adapt_interval` is L7, `select_mode` L8. `keys` are those of the stream
     that chooses words. `t0_ns` is 10 to 10^9, `inference_ticks` from 1 on, `slope_q48` (at the start) 0 to 2^22.
-    Heats and stamps that the blocks have already are taken over.
+    What heat the blocks have already is taken over.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ Nothing in here changes a tick or a decision: it decides where things lie, and t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,15 @@ import numpy as np
 from twin.kernels import Integers
 from twin.pool.advice import AdviceLog
 from twin.pool.advisor import Advisor, WordFacts, apply_layout, check_order
-from twin.pool.layout import B_RELAYS, CELL, H_HEAT, H_SIZE, UNIT
+from twin.pool.errors import PoolError
+from twin.pool.layout import B_RELAYS, B_SLOPE, CELL, H_HEAT, H_SIZE, H_STAMP, UNIT
 from twin.pool.pool import Pool
 from twin.pool.records import RecordRing
 from twin.pool.share import Server, socket_name
+from twin.pool.tiers import decayed
 from twin.scenario import Pool as PoolSettings
+
+log = logging.getLogger("twin")
 
 WORD_BYTES = UNIT
 """Payload of a word's block: a cache line of its own for whatever the word's user puts there."""
@@ -80,7 +85,12 @@ class Crystal:
         if order is None or check_order(order, len(self.place)):
             return
         if self._log is not None:
-            self._log.write(number, order)
+            try:
+                self._log.write(number, order)
+            except PoolError as error:
+                # A run must not end for it; but a layout that is not recorded is not used, or a replay would differ.
+                log.warning("the advisor's layout is not recorded, and not used: %s", error)
+                return
         apply_layout(self.cells, self.place, np.array(order, dtype=np.int64), WORD_BYTES // CELL)
         self.cells[B_RELAYS] += 1
 
@@ -88,11 +98,17 @@ class Crystal:
         slots = np.empty(len(self.place), dtype=np.int64)
         slots[np.argsort(self.place, kind="stable")] = np.arange(len(self.place))
         return WordFacts(
-            heat_q48=self.cells[self.place + H_HEAT],
+            heat_q48=self._heats(),
             tier=self.cells[self.place + H_SIZE] & 3,
             slot=slots,
             block_bytes=WORD_BYTES,
         )
+
+    def _heats(self) -> Integers:
+        """The words' heats of now: what is stored is as of each word's last visit."""
+        now_us, slope = self.pool.now_us, int(self.cells[B_SLOPE])
+        stored = zip(self.cells[self.place + H_HEAT].tolist(), self.cells[self.place + H_STAMP].tolist(), strict=True)
+        return np.array([decayed(heat, now_us - stamp, slope) for heat, stamp in stored], dtype=np.int64)
 
     def close(self) -> None:
         """Stop serving, stop asking, leave the pool."""

@@ -35,11 +35,15 @@ from twin.pool.layout import (
     H_OWNER,
     H_SEQUENCE,
     H_SIZE,
+    H_WORD,
     JOURNAL_BYTES,
+    LARGEST_POOL,
     LOGICAL_BASE,
     TIERS,
     UNIT,
     UNIT_CELLS,
+    USED,
+    word_kind,
 )
 from twin.pool.lock import Lock
 from twin.pool.mapping import Mapping
@@ -143,8 +147,10 @@ class Pool(Member):
         first `write` or `commit`. Raises `PoolInputError` for another size or tier, `PoolError` when there is no room.
         """
         number = 1 if tier == "WARM" else tier_number(tier)
-        if type(size) is not int or size < 1:
-            raise PoolInputError(f"a block of {size!r} bytes: a size is an integer from 1 on")
+        if type(size) is not int or not 1 <= size <= LARGEST_POOL:
+            raise PoolInputError(f"a block of {size!r} bytes: a size is an integer from 1 to {LARGEST_POOL}")
+        if self.owner < 0:
+            self._must_write()
         cell = locked_allocate(self.cells, self._mutex, size, self.owner, number)
         if cell < 0:
             cell = self._allocate_again(cell, size, number)
@@ -160,6 +166,8 @@ class Pool(Member):
             if views is not None and not views.release():
                 self._keep_waiting(block, views)
                 return
+        if self.owner < 0:
+            self._must_write()
         code = locked_release(self.cells, self._mutex, block.cell, block.generation, self.owner)
         if code < 0:
             self._free_again(code, block)
@@ -171,6 +179,8 @@ class Pool(Member):
         in a block of their own until the new ones stand; `replace` copies once. Raises `StaleBlockError`, and
         `PoolInputError` when the data do not fit or the block is somebody else's.
         """
+        if self.owner < 0:
+            self._must_write()
         if type(data) is not bytes:
             data = memoryview(data).cast("B")
         count = len(data)
@@ -205,7 +215,7 @@ class Pool(Member):
         cell, generation, numbers = block.cell, block.generation, self._numbers
         start = (cell + UNIT_CELLS) * CELL + offset
         for _ in range(READ_ATTEMPTS):
-            sequence = look(self.cells, cell, generation, self.owner)
+            sequence = look(self.cells, cell, generation, self.owner) if self.owner >= 0 else self._look(block)
             if sequence < 0:
                 self._refuse(sequence, block, "a read")
             if not sequence & 1:
@@ -222,7 +232,7 @@ class Pool(Member):
             self._refuse(allocator.OUT_OF_RANGE, block, f"{count} bytes from byte 0 on")
         start = (block.cell + UNIT_CELLS) * CELL
         for _ in range(READ_ATTEMPTS):
-            sequence = look(self.cells, block.cell, block.generation, self.owner)
+            sequence = self._look(block)
             if sequence < 0:
                 self._refuse(sequence, block, "a read")
             if not sequence & 1:
@@ -393,6 +403,15 @@ class Pool(Member):
             code = allocator.FREED
         if code < 0:
             self._refuse(code, block, "a look")
+
+    def _look(self, block: Block) -> int:
+        """The block's sequence, or a negative code; without a trace, where this process only reads."""
+        if self.owner >= 0:
+            return look(self.cells, block.cell, block.generation, self.owner)
+        numbers, cell = self._numbers, block.cell
+        if numbers[cell + H_GENERATION] != block.generation or word_kind(numbers[cell + H_WORD]) != USED:
+            return allocator.FREED
+        return numbers[cell + H_SEQUENCE]
 
     def _busy(self, block: Block) -> BusyBlockError:
         return BusyBlockError(
