@@ -119,8 +119,10 @@ def _inference_us(scenario: Scenario) -> float:
         scratch[:] = unknown
         law.state[ticks.S_WINDOW] = RING
         began = time.perf_counter_ns()
-        infer(law.parameters, law.state, law.cells, law.place, law.ring, law.times_us, law.heats, seen, scratch, now_us, 6,
-              True, True)  # fmt: skip
+        infer(
+            law.parameters, law.state, law.cells, law.place, law.ring, law.times_us, law.heats, seen, scratch, now_us,
+            6, True, True,
+        )  # fmt: skip
         took += (time.perf_counter_ns() - began) if each else 0
     return took / count / 1e3
 

@@ -260,7 +260,8 @@ class Pool(Member):
     def block(self, address: int) -> Block:
         """The block at `address`, whoever it belongs to. Raises `PoolInputError` when there is none."""
         cell, rest = divmod(address - LOGICAL_BASE, CELL) if type(address) is int else (0, 1)
-        code = allocator.check_block(self.cells, cell, -1) if not rest else allocator.NOT_A_BLOCK
+        inside = rest == 0 and 0 < cell < len(self.cells)
+        code = allocator.check_block(self.cells, cell, -1) if inside else allocator.NOT_A_BLOCK
         if code < 0:
             shown = f"{address:#x}" if type(address) is int else repr(address)
             raise PoolInputError(f"address {shown}: {WORDS[code]}; addresses come from Block.address")
