@@ -25,8 +25,8 @@ RUN_KEYS = [
     "run_dir", "scenario", "seed", "config", "law", "backend", "ticks", "simulated_seconds", "wall_seconds",
     "ticks_per_second", "tick_digest", "control_digest", "run_digest", "missing", "fingerprint",
 ]  # fmt: skip
-STEPS = ["python", "kernels", "scenarios", "clocks", "temperatures", "fans", "processor", "graphics", "memory",
-         "application port"]  # fmt: skip
+STEPS = ["python", "kernels", "scenarios", "clocks", "temperatures", "fans", "processor, memory", "graphics",
+         "application port", "Crystal Core"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_run_prints_the_keys_of_the_contract(good) -> None:
     assert list(result) == RUN_KEYS
     shown = {name: result[name] for name in RUN_KEYS[:6]}
     assert shown == {
-        "run_dir": str(path), "scenario": "idle", "seed": 1, "config": "1_0_1_0_0_0", "law": "adaptive",
+        "run_dir": str(path), "scenario": "idle", "seed": 1, "config": "1_0_1_1_1_0", "law": "adaptive",
         "backend": "simulated",
     }  # fmt: skip
     assert result["simulated_seconds"] == 2.0
@@ -74,7 +74,7 @@ def test_a_run_directory_has_its_files_and_a_manifest(good) -> None:
     figures = json.loads((path / "fingerprint.json").read_text())
     assert {key: figures[key] for key in result["fingerprint"]} == result["fingerprint"]
     log = (path / "run.log").read_text()
-    assert "idle, seed 1, loops 1_0_1_0_0_0" in log
+    assert "idle, seed 1, loops 1_0_1_1_1_0" in log
     assert f"ended after 2 s, run digest {result['run_digest']}" in log
     assert not re.search(str(path), log)
 

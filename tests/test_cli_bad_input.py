@@ -98,7 +98,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["run", "idle", "--law", "magic"], ["argument --law: invalid choice: 'magic'", "adaptive"]),
         (["run", "idle", "--config", '1"2'], ["heartbeat.config = ", "(from the command line)"]),
         (["run", "idle", "--config", ""], ["heartbeat.config = ", "(from the command line)"]),
-        (["run", "idle", "--config", "1_1_1_0_0_0"], ["heartbeat.config = '1_1_1_0_0_0': L2 cannot be switched on"]),
+        (["run", "idle", "--config", "1_1_1_0_0"], ["heartbeat.config = '1_1_1_0_0': write six flags for L1 to L6"]),
         (
             ["run", "idle", "--ticks", "some"],
             ["recording.ticks = 'some': allowed are all, every:N, ends:M, sample:N, ends:M+sample:N and none"],

@@ -52,7 +52,7 @@ MISTAKES = [
     ("workload.phases = [{state = 'sleep'}]", 'workload.phases[0].state = "sleep": allowed are menu, loading'),
     ("workload.phases = [{burst_ms = 5}]", "workload.phases[0].burst_ms = 5: longer than burst_every_ms (0)"),
     ("workload.trace = {}", "workload.trace.file: is required and missing"),
-    ("heartbeat.config = '1_1_1_0_0_1'", "heartbeat.config = '1_1_1_0_0_1': L2, L6 cannot be switched on"),
+    ("heartbeat = {law = 'reference', words = 1025}", "heartbeat.words = 1025"),
     ("heartbeat.config = '2_0_0_0_0_0'", "heartbeat.config = '2_0_0_0_0_0': write six flags for L1 to L6"),
     ("heartbeat.law = 'none'", 'heartbeat.law = "none": allowed are adaptive'),
     ("heartbeat.lateness_quantiles_ns = [1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]", "must not fall from entry to entry"),
@@ -104,7 +104,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once() -> None:
         [recording]
         ticks = "some"
         [heartbeat]
-        config = "1_1_0_0_0_0"
+        config = "1_1_0_0_0"
         [control]
         controller = "mine"
     """
