@@ -66,15 +66,14 @@ from twin.heart.ticks import (
 )
 from twin.kernels import Floats, Integers, kernel, stream_keys
 from twin.pool import ngrams
-from twin.pool.layout import COLD, H_HEAT, H_SIZE, H_STAMP, HOT
-from twin.pool.tiers import HEAT_MAX, ONE_EXECUTION, cooled, decayed, demoted, longest_step, promoted
+from twin.pool.layout import COLD, FROZEN, H_HEAT, H_SIZE, H_STAMP, HOT
+from twin.pool.tiers import DEMOTED_BELOW, HEAT_MAX, ONE_EXECUTION, PROMOTED_ABOVE, cooled, decayed, longest_step
 from twin.scenario import Heartbeat as HeartbeatSettings
 
 INFERENCE_TICKS = 100
 """How many ticks lie between two inferences unless the scenario says otherwise."""
 BATCH = 256
 """How many words are chosen before they are executed: enough for most ticks, and small enough for the fastest cache."""
-PAGE_THIRD = 170
 LEARNS_EVERY = 2
 """The n-grams learn from every other tick's words: as much is known in the end, for half the price."""
 _ITEM_BITS = ngrams.item_bits(3)
@@ -115,14 +114,15 @@ class AdaptiveLaw:
         self.state[S_INFERRED] = -int(self.parameters[P_INFERENCE_TICKS])
         self.cells = cells
         self.place = place
-        # Apart by a third of a page: a processor takes addresses for the same that are whole pages apart.
-        room = np.zeros((3, RING + PAGE_THIRD), dtype=np.int64)
-        self.ring, self.times_us, self.heats = (row[:RING] for row in room)
+        self.ring = np.zeros(RING, dtype=np.int64)
+        self.times_us = np.zeros(RING, dtype=np.int64)
+        self.heats = np.zeros(RING, dtype=np.int64)
         self.table = ngrams.new_table()
         self._seen = np.zeros(settings.words, dtype=np.int64)
         self._scratch = new_scratch()
-        self._contexts = np.zeros(BATCH + 1, dtype=np.int64)
-        self._rows = np.zeros(BATCH + 1, dtype=np.int64)
+        self._blocks = np.zeros(BATCH + 1, dtype=np.int64)
+        self._losses = np.zeros(BATCH + 1, dtype=np.int64)
+        self._idle_us = np.zeros(BATCH + 1, dtype=np.int64)
         self._guesses = np.full(BATCH + 1, ngrams.NOTHING, dtype=np.int64)
 
     def run(self, lateness_ns: Integers, horizon_ns: int, captured: Integers, first_row: int) -> int:
@@ -140,8 +140,9 @@ class AdaptiveLaw:
             self.times_us,
             self.heats,
             self.table,
-            self._contexts,
-            self._rows,
+            self._blocks,
+            self._losses,
+            self._idle_us,
             self._guesses,
             self._seen,
             self._scratch,
@@ -153,11 +154,33 @@ class AdaptiveLaw:
 
 
 @kernel
-def brought_up(heat: int, idle_us: int, step_us: int, slope: int) -> int:
-    """`decayed`, quicker where one step does it: up to `step_us`, which is `longest_step(slope)`."""
-    if 0 <= idle_us <= step_us:
-        return cooled(heat, idle_us * slope)
-    return decayed(heat, idle_us, slope)
+def reach(
+    cells: Integers, block: int, now_us: int, i: int, blocks: Integers, losses: Integers, idle_us: Integers
+) -> None:
+    """Note entry `i` of a batch: its block, its heat (for now in `losses`), and how long it is since it was cooled.
+
+    The block counts as cooled to now from here on: where it comes again in the same batch, it has been idle for 0 us.
+    """
+    blocks[i] = block
+    losses[i] = cells[block + H_HEAT]
+    idle_us[i] = now_us - cells[block + H_STAMP]
+    cells[block + H_STAMP] = now_us
+
+
+@kernel
+def lose(losses: Integers, idle_us: Integers, count: int, slope: int) -> None:
+    """L3: turn the heats of a batch into what they lose. A loop of its own, so that several are done at once."""
+    longest = 0
+    shortest = 0
+    for i in range(count):
+        longest = max(longest, idle_us[i])
+        shortest = min(shortest, idle_us[i])
+    if shortest == 0 and longest <= longest_step(slope):
+        for i in range(count):
+            losses[i] -= cooled(losses[i], idle_us[i] * slope)
+    else:
+        for i in range(count):
+            losses[i] -= decayed(losses[i], idle_us[i], slope)
 
 
 @kernel
@@ -205,41 +228,38 @@ def prefetch(cells: Integers, place: Integers, guesses: Integers, count: int) ->
 def warm(
     state: Integers,
     cells: Integers,
-    place: Integers,
     ring: Integers,
     heats: Integers,
     start: int,
     count: int,
+    blocks: Integers,
+    losses: Integers,
     guesses: Integers,
-    now_us: int,
-    slope: int,
     added: int,
     hot_heat: int,
 ) -> None:
-    """Cool (L3) and warm (L1) the words of a batch, move their tiers, and count what was hit.
+    """L1: bring the heats of a batch up to date, move tiers, and count what was hit.
 
-    Few branches, because nothing could predict which words are hot.
+    Only what seldom happens is a branch, because nothing could predict which words are hot.
     """
-    step_us = longest_step(slope)
     gained = 0
     hot = 0
     cache_hits = 0
     prefetch_hits = 0
     for i in range(count):
-        word = ring[start + i]
-        block = place[word] & ngrams.POSITIVE
+        at = (start + i) & (RING - 1)
+        block = blocks[i] & ngrams.POSITIVE
         before = cells[block + H_HEAT]
-        after = brought_up(before, now_us - cells[block + H_STAMP], step_us, slope)
-        after = min(after + added, HEAT_MAX)
-        size = cells[block + H_SIZE]
-        tier = size & 3
-        cells[block + H_SIZE] = size - tier + promoted(tier, after)
+        after = min(before - losses[i] + added, HEAT_MAX)
         cells[block + H_HEAT] = after
-        cells[block + H_STAMP] = now_us
-        heats[start + i] = after
+        heats[at] = after
         gained += after - before
-        hot += int(after >= hot_heat) - int(before >= hot_heat)
-        came_true = int(word == guesses[i])
+        tier = cells[block + H_SIZE] & 3
+        if (after > PROMOTED_ABOVE) & (tier > HOT):
+            cells[block + H_SIZE] -= 1
+        if (after >= hot_heat) != (before >= hot_heat):
+            hot += 1 if after > before else -1
+        came_true = int(ring[at] == guesses[i])
         prefetch_hits += came_true
         cache_hits += int(tier == HOT) | came_true
     state[S_TOTAL] += gained
@@ -258,8 +278,9 @@ def execute(
     times_us: Integers,
     heats: Integers,
     table: Integers,
-    contexts: Integers,
-    rows: Integers,
+    work_a: Integers,
+    work_b: Integers,
+    work_c: Integers,
     guesses: Integers,
     count: int,
     now_us: int,
@@ -285,51 +306,62 @@ def execute(
         executed += batch
         if parameters[P_PREDICT_ON] != 0:
             guesses[0] = state[S_GUESS]
-            follow(table, state[S_CONTEXT], ring, start, batch, contexts, rows)
-            state[S_CONTEXT] = contexts[batch]
-            state[S_PREDICTIONS] += foretell(table, contexts, rows, guesses, batch)
+            follow(table, state[S_CONTEXT], ring, start, batch, work_a, work_b)
+            state[S_CONTEXT] = work_a[batch]
+            state[S_PREDICTIONS] += foretell(table, work_a, work_b, guesses, batch)
             state[S_GUESS] = guesses[batch]
             if state[S_TICK] % LEARNS_EVERY == 0:
-                learn(table, contexts, rows, ring, start, batch)
+                learn(table, work_a, work_b, ring, start, batch)
             prefetch(cells, place, guesses, batch)
-        warm(state, cells, place, ring, heats, start, batch, guesses, now_us, slope, added, parameters[P_HOT])
+        for i in range(batch):
+            word = ring[(start + i) & (RING - 1)]
+            reach(cells, place[word & ngrams.POSITIVE] & ngrams.POSITIVE, now_us, i, work_a, work_b, work_c)
+        lose(work_b, work_c, batch, slope)
+        warm(state, cells, ring, heats, start, batch, work_a, work_b, guesses, added, parameters[P_HOT])
     state[S_EXECUTED] = executed
 
 
 @kernel
-def sweep_words(
-    state: Integers, cells: Integers, place: Integers, first: int, end: int, now_us: int, slope: int, hot_heat: int
+def sweep(
+    parameters: Integers,
+    state: Integers,
+    cells: Integers,
+    place: Integers,
+    blocks: Integers,
+    losses: Integers,
+    idle_us: Integers,
+    now_us: int,
+    slope: int,
 ) -> None:
-    """The background: cool words `first` to `end - 1`, executed or not, and move the cold ones' tiers down."""
-    step_us = longest_step(slope)
-    gained = 0
-    hot = 0
-    for word in range(first, end):
-        block = place[word] & ngrams.POSITIVE
-        before = cells[block + H_HEAT]
-        after = brought_up(before, now_us - cells[block + H_STAMP], step_us, slope)
-        size = cells[block + H_SIZE]
-        cells[block + H_SIZE] = size - (size & 3) + demoted(size & 3, after)
-        cells[block + H_HEAT] = after
-        cells[block + H_STAMP] = now_us
-        gained += after - before
-        hot += int(after >= hot_heat) - int(before >= hot_heat)
-    state[S_TOTAL] += gained
-    state[S_HOT] += hot
+    """The background: cool the next few words, executed or not, and move the cold ones' tiers down.
 
-
-@kernel
-def sweep(parameters: Integers, state: Integers, cells: Integers, place: Integers, now_us: int, slope: int) -> None:
-    """Sweep the next few words; after the last comes the first."""
+    After the last word comes the first.
+    """
     words = parameters[P_WORDS]
     hot_heat = parameters[P_HOT]
-    first = state[S_SWEEP]
-    end = first + parameters[P_SWEEP]
-    sweep_words(state, cells, place, first, min(end, words), now_us, slope, hot_heat)
-    if end >= words:
-        end -= words
-        sweep_words(state, cells, place, 0, end, now_us, slope, hot_heat)
-    state[S_SWEEP] = end
+    gained = 0
+    hot = 0
+    left = parameters[P_SWEEP]
+    while left > 0:
+        first = state[S_SWEEP]
+        batch = min(min(left, words - first), BATCH)
+        for i in range(batch):
+            reach(cells, place[(first + i) & ngrams.POSITIVE] & ngrams.POSITIVE, now_us, i, blocks, losses, idle_us)
+        lose(losses, idle_us, batch, slope)
+        for i in range(batch):
+            block = blocks[i] & ngrams.POSITIVE
+            before = cells[block + H_HEAT]
+            after = before - losses[i]
+            cells[block + H_HEAT] = after
+            gained -= losses[i]
+            if (after < DEMOTED_BELOW) & (cells[block + H_SIZE] & 3 < FROZEN):
+                cells[block + H_SIZE] += 1
+            if (before >= hot_heat) & (after < hot_heat):
+                hot -= 1
+        left -= batch
+        state[S_SWEEP] = (first + batch) % words
+    state[S_TOTAL] += gained
+    state[S_HOT] += hot
 
 
 @kernel
@@ -342,8 +374,9 @@ def run_ticks(
     times_us: Integers,
     heats: Integers,
     table: Integers,
-    contexts: Integers,
-    rows: Integers,
+    work_a: Integers,
+    work_b: Integers,
+    work_c: Integers,
     guesses: Integers,
     seen: Integers,
     scratch: Floats,
@@ -381,8 +414,9 @@ def run_ticks(
             times_us,
             heats,
             table,
-            contexts,
-            rows,
+            work_a,
+            work_b,
+            work_c,
             guesses,
             executed,
             now_us,
@@ -395,7 +429,7 @@ def run_ticks(
                 parameters, state, cells, place, ring, times_us, heats, seen, scratch, now_us, slope, width_on, slope_on
             )  # fmt: skip
         if parameters[P_HEAT_ON] != 0:
-            sweep(parameters, state, cells, place, now_us, slope)
+            sweep(parameters, state, cells, place, work_a, work_b, work_c, now_us, slope)
         if parameters[P_WINDOW_ON] != 0 and mode & MODE_WINDOW != 0:
             check_window(state, ring)
         if select:
