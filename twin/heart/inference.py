@@ -227,7 +227,8 @@ def cooling(
     xx = sum_xx - sum_x * sum_x / n
     xy = sum_xy - sum_x * sum_y / n
     yy = sum_yy - sum_y * sum_y / n
-    if xx <= 1e-9 * sum_xx:
+    # Rounding leaves something where there is nothing.
+    if xx <= 1e-9 * sum_xx or yy <= 1e-9 * sum_yy:
         return 0.0
     explained = xy * xy / xx
     if explained * (n - 2) <= SLOPE_F * (yy - explained):
