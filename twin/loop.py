@@ -17,10 +17,10 @@ from twin.clock import EndOfRecording, Order, TwinEnvironment
 from twin.control.cycle import Cycle
 from twin.control.shield import Shield
 from twin.control.signals import Signals
-from twin.control.view import ACTIONS, SOURCES, Controller, Decision, View
+from twin.control.view import SOURCES, Controller, Decision, View
 from twin.heart.heartbeat import Heartbeat, Words
 from twin.kernels import Integers
-from twin.scenario import Scenario
+from twin.scenario import ACTIONS, Scenario
 from twin.telemetry import Watcher
 
 log = logging.getLogger("twin")

@@ -31,7 +31,8 @@ FaultState = Literal["ok", "off", "stuck", "garbage", "wrong", "slow", "delayed"
 FAULT_STATES: tuple[str, ...] = get_args(FaultState)
 GameState = Literal["menu", "loading", "exploration", "combat"]
 GAME_STATES: tuple[str, ...] = get_args(GameState)
-
+Action = Literal["noop", "throttle", "boost", "reduce_power", "conservative"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 Model = TypeVar("Model", bound=type)
 
@@ -356,6 +357,58 @@ class Control:
 
 
 @model
+class Ranges:
+    """What counts as 0 and as 1 in the learner's state: `(low, high)`, low below high. Loads and memory are shares."""
+
+    temperature_celsius: tuple[Celsius, Celsius] = (20.0, 100.0)
+    headroom_celsius: tuple[Celsius, Celsius] = (0.0, 60.0)
+    power_watts: tuple[Watts, Watts] = (0.0, 325.0)
+    frames_per_second: tuple[NonNegative, NonNegative] = (0.0, 144.0)
+    latency_ms: tuple[NonNegative, NonNegative] = (0.0, 100.0)
+
+
+@model
+class Learn:
+    """The optimizer that learns, and how far it is trusted.
+
+    Off, the baseline alone decides. `checkpoint` is a file of weights to begin with (relative to the scenario's
+    folder), else they are drawn from the seed. `actions` are those it may propose. `reward` is `standard` or
+    `module:function` for your own. `predictor` chooses the forecast: `temperatures` sees temperatures alone, `loads`
+    also loads, `auto` takes `loads` where a load is read; it looks `predict_every_cycles` control cycles from sample to
+    sample, and five samples ahead.
+
+    Q-learning: each cycle one batch of `batch` out of the last `buffer` experiences; exploration and step size fall in
+    a straight line from `_start` to `_end` over `_cycles`; the target copy is renewed every `target_cycles`.
+
+    Authority is 0, 10, 50 or 100 %: how much of the way from the baseline's command to the proposed one is gone. It
+    starts at `authority_percent` and rises after `evidence_cycles` without a reason against it, up to
+    `authority_most_percent`.
+    """
+
+    enabled: bool = False
+    checkpoint: Annotated[str, Len(0, 4_096)] = ""
+    actions: Annotated[tuple[Action, ...], Len(1, 5)] = ACTIONS
+    reward: Annotated[str, Len(1, 256)] = "standard"
+    predictor: Literal["auto", "temperatures", "loads"] = "auto"
+    predict_every_cycles: Annotated[int, Ge(1), Le(10_000)] = 10
+    quantised: bool = False
+    ranges: Ranges = field(default_factory=Ranges)
+    batch: Annotated[int, Ge(1), Le(256)] = 32
+    buffer: Annotated[int, Ge(1), Le(100_000)] = 1_000
+    discount: Annotated[float, Ge(0.0), Le(0.999)] = 0.95
+    epsilon_start: Share = 0.1
+    epsilon_end: Share = 0.1
+    epsilon_cycles: Positive = 10_000
+    rate_start: Annotated[float, Gt(0.0), Le(1.0)] = 0.001
+    rate_end: Annotated[float, Gt(0.0), Le(1.0)] = 0.0003
+    rate_cycles: Positive = 10_000
+    target_cycles: Annotated[int, Ge(1), Le(10**9)] = 100
+    authority_percent: Literal[0, 10, 50, 100] = 0
+    authority_most_percent: Literal[0, 10, 50, 100] = 100
+    evidence_cycles: Annotated[int, Ge(1), Le(10**9)] = 1_000
+
+
+@model
 class Fault:
     """Channel `target` is in `state` from `at_ms` for `duration_ms` (0: for ever).
 
@@ -437,6 +490,7 @@ class Scenario:
     workload: Workload = field(default_factory=Workload)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     control: Control = field(default_factory=Control)
+    learn: Learn = field(default_factory=Learn)
     faults: tuple[Fault, ...] = ()
     random_faults: RandomFaults = field(default_factory=RandomFaults)
     pool: Pool = field(default_factory=Pool)

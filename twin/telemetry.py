@@ -7,10 +7,9 @@ from typing import Protocol
 
 from hardware.interface import Limit
 from twin.control.cycle import Cycle
-from twin.control.view import ACTIONS
 from twin.heart import ticks
 from twin.kernels import Integers
-from twin.scenario import Scenario
+from twin.scenario import ACTIONS, Scenario
 
 _TICK_FIELDS = {
     "tick_number": ticks.C_TICK,

@@ -10,6 +10,7 @@ APPLICATION_CHANNELS = (
     "frame_latency_microseconds",
     "game_state_code",
     "words_offered_per_second",
+    "frames_completed",
 )
 """What no kernel file tells; the application port carries it."""
 

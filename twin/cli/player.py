@@ -137,7 +137,7 @@ def _draw_frames(scenario: Scenario, trace: TraceTable | None, ready: Barrier, p
     done: deque[tuple[int, int]] = deque()
     queue: deque[int] = deque()
     next_frame_ns = next_report_ns = 0
-    sequence = 0
+    sequence = completed = 0
     ready.wait(READY_SECONDS)
     start_ns = time.monotonic_ns()
     while os.getppid() == parent:
@@ -153,6 +153,7 @@ def _draw_frames(scenario: Scenario, trace: TraceTable | None, ready: Barrier, p
             jitter = phase.frame_jitter * (costs.below(2_001) - 1_000) / 1_000
             _spin(phase.frame_cpu_megacycles * (1 + jitter) / fastest_megahertz)
             finished = time.monotonic_ns() - start_ns
+            completed += 1
             done.append((finished, finished - queue.popleft()))
         elapsed = time.monotonic_ns() - start_ns
         while done and done[0][0] <= elapsed - SECOND_NS:
@@ -166,6 +167,7 @@ def _draw_frames(scenario: Scenario, trace: TraceTable | None, ready: Barrier, p
             }
             if done:
                 record["frame_rate_millihertz"] = len(done) * 1_000
+                record["frames_completed"] = completed
                 record["frame_latency_microseconds"] = sum(latency for _, latency in done) // len(done) // 1_000
             write_application(root, sequence, record)
         if not queue:

@@ -5,6 +5,7 @@ The one place where counters become rates. Simulated and real readings pass thro
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,6 +18,8 @@ from twin.kernels import Floats
 from twin.scenario import Scenario
 from twin.timing import SECOND_NS, Wake
 
+MOST_FRAMES = 1_000_000
+"""A count that rises by more within a second or so counts no frames."""
 FAN_GRACE_CYCLES = 30
 """Cycles a fan has to follow its command before it counts as failing."""
 
@@ -59,6 +62,7 @@ class Signals:
         self._slow_cycles = [0] * len(machine.fans)
         self._commanded = [fan.initial_pwm for fan in machine.fans]
         self._counters: dict[str, tuple[int, int]] = {}
+        self._frames: deque[tuple[int, int]] = deque()
         self._hold = 0
         self._hold_reason = ""
         self._last_ns: int | None = None
@@ -107,6 +111,7 @@ class Signals:
             temps_millicelsius=tuple(gate.believed for gate in self._gates),
             worst_millicelsius=worst,
             limits_millicelsius=self._limits,
+            expected_millicelsius=self._judged(),
             fans=self._fan_names,
             fan_rpm=fan_rpm,
             fan_trouble=fan_trouble,
@@ -118,6 +123,7 @@ class Signals:
             memory_used_ppm=memory_used,
             frame_rate_millihertz=get("frame_rate_millihertz"),
             frame_latency_microseconds=get("frame_latency_microseconds"),
+            frames_counted_millihertz=self._counted_millihertz(get("frames_completed"), now_ns),
             game_state_code=get("game_state_code"),
             words_offered_per_second=get("words_offered_per_second"),
             suspicion=suspicion,
@@ -162,6 +168,21 @@ class Signals:
         if last is None or total <= last[1] or not 0 <= busy - last[0] <= total - last[1]:
             return None
         return (busy - last[0]) * 1_000_000 // (total - last[1])
+
+    def _counted_millihertz(self, count: int | None, now_ns: int) -> int | None:
+        """Frames a second since a second ago (or as long as they were counted); None without two counts that fit."""
+        seen = self._frames
+        if count is None or (seen and (count < seen[-1][1] or now_ns <= seen[-1][0])):
+            seen.clear()
+        if count is None:
+            return None
+        seen.append((now_ns, count))
+        while len(seen) > 2 and seen[1][0] <= now_ns - SECOND_NS:
+            seen.popleft()
+        first_ns, first = seen[0]
+        if now_ns <= first_ns or not 0 <= count - first <= MOST_FRAMES:
+            return None
+        return (count - first) * 1_000 * SECOND_NS // (now_ns - first_ns)
 
     # --- plausibility -------------------------------------------------------------------------------------------------
 
@@ -249,6 +270,17 @@ class Signals:
         """Note what the model has at each sensor's node, millicelsius."""
         celsius = self._model.celsius.tolist()
         self._expected = [int(celsius[node] * 1_000.0) for node in self._sensor_nodes]
+
+    def _judged(self) -> tuple[int | None, ...]:
+        """What the model expects of each sensor; None where it cannot tell."""
+        if not self._check or not self._started:
+            return (None,) * len(self._expected)
+        if not self._unchecked:
+            return tuple(self._expected)
+        return tuple(
+            None if sensor.name in self._unchecked else expected
+            for sensor, expected in zip(self._machine.sensors, self._expected, strict=True)
+        )
 
     def _worst(self, i: int, gate: Gate) -> int | None:
         if gate.believed is None:

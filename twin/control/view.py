@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-ACTIONS = ("noop", "throttle", "boost", "reduce_power", "conservative")
-SOURCES = ("rules", "pid", "shield", "failsafe")
+SOURCES = ("rules", "pid", "neural", "shield", "failsafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +15,9 @@ class View:
 
     `temps_millicelsius` has one entry a sensor: its reading, less the known offset, where it is believed.
     `worst_millicelsius` is the hotter of that and what the thermal model expects, None where the reading is not
-    believed. Headrooms are limit minus worst. `unchecked` names the sensors that the model cannot judge, because their
+    believed; `expected_millicelsius` is the model alone, None where it cannot judge. Headrooms are limit minus worst.
+    `frames_counted_millihertz` is the frame rate over the last second or so, made of the count of frames and not of
+    what the application says about its rate. `unchecked` names the sensors that the model cannot judge, because their
     processor's power is not known. `failsafe` is empty or says why the machine must be cooled at full power now.
     """
 
@@ -27,6 +28,7 @@ class View:
     temps_millicelsius: tuple[int | None, ...]
     worst_millicelsius: tuple[int | None, ...]
     limits_millicelsius: tuple[int, ...]
+    expected_millicelsius: tuple[int | None, ...]
     fans: tuple[str, ...]
     fan_rpm: tuple[int | None, ...]
     fan_trouble: str
@@ -38,6 +40,7 @@ class View:
     memory_used_ppm: int | None
     frame_rate_millihertz: int | None
     frame_latency_microseconds: int | None
+    frames_counted_millihertz: int | None
     game_state_code: int | None
     words_offered_per_second: int | None
     suspicion: str

@@ -101,6 +101,8 @@ class FramePipeline:
         self._due = False
         self._under_way = 0
         self._completions: deque[tuple[int, int]] = deque()
+        self.completed = 0
+        """All frames since the start."""
         self._latencies_ns = 0
 
     def begin(self, phase: Phase) -> None:
@@ -171,6 +173,7 @@ class FramePipeline:
     def _completed(self, frame: Frame) -> None:
         now_ns = int(self._env.now)
         latency_ns = now_ns - frame.started_ns
+        self.completed += 1
         self._completions.append((now_ns, latency_ns))
         self._latencies_ns += latency_ns
         self._forget_old(now_ns)

@@ -122,6 +122,7 @@ class World:
             latency,
             demand.state_code,
             demand.words_per_second,
+            None if rate is None else self._frames.completed,
         )
         return values, tuple([_ABSENT if value is None else _OK for value in values])
 

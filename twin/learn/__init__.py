@@ -1,0 +1,1 @@
+"""What learns: networks of our own as kernels, a forecast of temperatures, a policy, an eye for the unusual."""
