@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hardware.interface import Limit
 from twin.control.cycle import Cycle
+from twin.heart.ticks import C_SLOPE
 from twin.kernels import Integers
 from twin.record.rundir import ADVICE
 from twin.scenario import Scenario
@@ -31,7 +32,8 @@ class Core:
 
     def cycle(self, cycle: Cycle, tick: Integers | None) -> None:
         """Hand the cycle's record over."""
-        self.crystal.cycle(cycle.number, cycle.due_ns // 1_000, self.telemetry.values(cycle, tick))
+        slope_q48 = None if tick is None else int(tick[C_SLOPE])
+        self.crystal.cycle(cycle.number, cycle.due_ns // 1_000, self.telemetry.values(cycle, tick), slope_q48)
 
     def words(self) -> str:
         """What the pool is like now, for the status lines."""

@@ -76,6 +76,12 @@ def as_json(seen: Survey, written: int, records: list[dict[str, int | None]]) ->
     }
 
 
+def _foretold(seen: Survey) -> str:
+    if seen.guess_accuracy is None:
+        return "none"
+    return f"{seen.guesses:,}, {seen.guesses_right:,} of them right ({100 * seen.guess_accuracy:.1f} %)"
+
+
 def show(name: str, seen: Survey, blocks: str, written: int, records: list[dict[str, int | None]]) -> None:
     """Tables for people."""
     where = f"{seen.mapped_at:#x}"
@@ -88,6 +94,11 @@ def show(name: str, seen: Survey, blocks: str, written: int, records: list[dict[
         ("free", f"{seen.free_blocks:,} pieces, {seen.free_bytes:,} bytes, the largest {seen.largest_free_bytes:,}; "
                  f"fragmentation {100 * seen.fragmentation:.1f} %"),
         *((tier, f"{seen.tiers[tier]['blocks']:,} blocks, {seen.tiers[tier]['bytes']:,} bytes") for tier in TIERS),
+        ("tier moves", f"{seen.promotions:,} promotions, {seen.demotions:,} demotions, the heartbeat's of its words "
+                       "apart"),
+        ("accesses foretold", _foretold(seen)),
+        ("pages", f"{seen.pages_prefetched:,} prefetched, {seen.pages_advised_cold:,} advised cold, "
+                  f"{seen.pages_refused:,} refused by the kernel"),
         ("layouts applied", f"{seen.layouts_applied:,}"),
         ("recoveries", f"{seen.recoveries:,}"),
         ("block map", blocks),

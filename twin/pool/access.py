@@ -9,9 +9,10 @@ puts the old bytes back. Only its owner writes a block, so a block's sequence ha
 from __future__ import annotations
 
 from twin.kernels import Integers, kernel
-from twin.pool.allocator import CORRUPT, FREED, NOT_A_BLOCK, OUT_OF_RANGE, WRONG_OWNER, allocate, release
+from twin.pool.allocator import CORRUPT, FREED, NOT_A_BLOCK, OUT_OF_RANGE, WRONG_OWNER, allocate, bump, release
 from twin.pool.layout import (
     B_NOW_US,
+    B_PROMOTIONS,
     B_SLOPE,
     CELL,
     H_GENERATION,
@@ -201,6 +202,6 @@ def look(cells: Integers, block: int, generation: int, owner: int) -> int:
     """
     if cells[block + H_GENERATION] != generation or word_kind(cells[block + H_WORD]) != USED:
         return FREED
-    if cells[block + H_OWNER] == owner:
-        touch(cells, block, cells[B_NOW_US], cells[B_SLOPE])
+    if cells[block + H_OWNER] == owner and touch(cells, block, cells[B_NOW_US], cells[B_SLOPE]) != 0:
+        bump(cells, B_PROMOTIONS, 1)
     return int(cells[block + H_SEQUENCE])

@@ -19,9 +19,11 @@ from twin.pool.advisor import Advisor, WordFacts, apply_layout, check_order
 from twin.pool.errors import PoolError
 from twin.pool.layout import B_RELAYS, B_SLOPE, CELL, H_HEAT, H_SIZE, H_STAMP, UNIT
 from twin.pool.pool import Pool
+from twin.pool.prefetch import Prefetcher
 from twin.pool.records import RecordRing
 from twin.pool.share import Server, socket_name
-from twin.pool.tiers import decayed
+from twin.pool.tiers import SLOPE_MAX, decayed
+from twin.pool.upkeep import Sweeper
 from twin.scenario import Pool as PoolSettings
 
 log = logging.getLogger("twin")
@@ -55,6 +57,9 @@ class Crystal:
         try:
             self.place = np.array([self._word() for _ in range(words)], dtype=np.int64)
             self._ring = RecordRing(self.pool, fields, settings.records)
+            self._prefetcher = Prefetcher(self.pool)
+            # The heartbeat cools its words itself, and a second time would be another law.
+            self._sweeper = Sweeper(self.pool, self.place.tolist())
             self._server = Server(self.pool.mapping, socket_name(run_directory))
         except BaseException:
             self.close()
@@ -69,11 +74,18 @@ class Crystal:
         self.pool.write(block, bytes(WORD_BYTES))
         return block.cell
 
-    def cycle(self, number: int, now_us: int, values: Sequence[int | None]) -> None:
-        """A control cycle is over: tell the time, leave a record when it is due, ask and hear the advisor."""
+    def cycle(self, number: int, now_us: int, values: Sequence[int | None], slope_q48: int | None = None) -> None:
+        """A control cycle is over: leave a record when it is due, cool what is idle, ask and hear the advisor.
+
+        Blocks cool by `now_us` and `slope_q48` (heat lost in a microsecond, Q48.16; as before when None), as words do.
+        """
         self.pool.now_us = now_us
+        if slope_q48 is not None:
+            self.cells[B_SLOPE] = min(max(slope_q48, 0), SLOPE_MAX)
         if number % self.settings.record_every_cycles == 0:
             self._ring.append(values)
+            self._prefetcher.accessed(self._ring.block)
+        self._sweeper.sweep()
         if self._advisor is not None:
             self._hear(number)
             if number % self.settings.advisor.every_cycles == self.settings.advisor.every_cycles - 1:

@@ -36,8 +36,9 @@ B_GENERATION, B_OWNER, B_BUSY, B_USED_BLOCKS, B_USED_UNITS, B_FREE_UNITS, B_FREE
 B_ALLOCATIONS, B_FREES, B_RECOVERIES, B_RECORDS, B_RELAYS, B_SLOPE = range(32, 38)
 """How many allocations, frees and recoveries there were; address of the record ring; layouts applied; heat lost in a
 microsecond (Q48.16)."""
-B_PROMOTIONS, B_DEMOTIONS, B_GUESSES, B_HITS, B_PREFETCHES = range(40, 45)
-"""Tier moves, and how many accesses were foretold, how many of those came true, how many pages were asked for early."""
+B_PROMOTIONS, B_DEMOTIONS, B_GUESSES, B_HITS, B_PREFETCHES, B_COOLED, B_REFUSED = range(40, 47)
+"""Tier moves by accesses, guesses and sweeps (the heartbeat moves its words itself); how many accesses were foretold,
+and how many of those came true; pages asked for early, given up as cold, and for which the kernel took no advice."""
 B_AMENDED, B_AMENDED_WORD, B_AMENDED_OWNER, B_AMENDED_GENERATION = range(48, 52)
 """The used block whose owner or generation is being changed (0: none), its word before, and what it is to get."""
 B_LEVELS = 64

@@ -65,7 +65,7 @@ class Member:
 
     def recover(self) -> int:
         """Undo what dead writers left half done; how many there were. Attaching writable does it by itself."""
-        self._must_write()
+        self.must_write()
         self._acquire()
         try:
             dead = self._dead_seats()
@@ -118,6 +118,7 @@ class Member:
         finally:
             self._lock.release()
 
-    def _must_write(self) -> None:
+    def must_write(self) -> None:
+        """Raise `PoolInputError` where this process only reads."""
         if self._seat < 0:
             raise PoolInputError(f"{self.mapping.name} is attached for reading; attach it with writable=True")

@@ -25,6 +25,12 @@ _mmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, 
 _munmap = _libc.munmap
 _munmap.restype = ctypes.c_int
 _munmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+_madvise = _libc.madvise
+_madvise.restype = ctypes.c_int
+_madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+
+PAGE = mmap.PAGESIZE
+_WILL_NEED, _COLD, _PAGE_OUT = 3, 20, 21
 
 
 def map_shared(fd: int, size_bytes: int, writable: bool) -> tuple[int, str]:
@@ -78,6 +84,25 @@ def memory_at(address: int, size_bytes: int, writable: bool) -> memoryview:
     weakref.finalize(owner, _munmap, address, size_bytes).atexit = False
     view = memoryview(owner).cast("B")
     return view if writable else view.toreadonly()
+
+
+def will_need(address: int, size_bytes: int) -> str:
+    """Have the pages from `address` (a multiple of `PAGE`) on brought into memory; "" or why the kernel refuses."""
+    return _advise(address, size_bytes, _WILL_NEED)
+
+
+def is_cold(address: int, size_bytes: int) -> str:
+    """Let the kernel take the pages from `address` (a multiple of `PAGE`) on before others; "" or why it refuses.
+
+    A kernel that cannot put them last in line is asked to write them out at once. Either way no byte is lost.
+    """
+    return _advise(address, size_bytes, _COLD) and _advise(address, size_bytes, _PAGE_OUT)
+
+
+def _advise(address: int, size_bytes: int, advice: int) -> str:
+    if _madvise(address, size_bytes, advice) == 0:
+        return ""
+    return os.strerror(ctypes.get_errno())
 
 
 def _map(address: int, fd: int, size_bytes: int, writable: bool, flags: int) -> int:

@@ -150,7 +150,7 @@ class Pool(Member):
         if type(size) is not int or not 1 <= size <= LARGEST_POOL:
             raise PoolInputError(f"a block of {size!r} bytes: a size is an integer from 1 to {LARGEST_POOL}")
         if self.owner < 0:
-            self._must_write()
+            self.must_write()
         cell = locked_allocate(self.cells, self._mutex, size, self.owner, number)
         if cell < 0:
             cell = self._allocate_again(cell, size, number)
@@ -167,7 +167,7 @@ class Pool(Member):
                 self._keep_waiting(block, views)
                 return
         if self.owner < 0:
-            self._must_write()
+            self.must_write()
         code = locked_release(self.cells, self._mutex, block.cell, block.generation, self.owner)
         if code < 0:
             self._free_again(code, block)
@@ -180,7 +180,7 @@ class Pool(Member):
         `PoolInputError` when the data do not fit or the block is somebody else's.
         """
         if self.owner < 0:
-            self._must_write()
+            self.must_write()
         if type(data) is not bytes:
             data = memoryview(data).cast("B")
         count = len(data)
@@ -284,6 +284,15 @@ class Pool(Member):
         self._check(block)
         return TIERS[self._numbers[block.cell + H_SIZE] & 3]
 
+    def touch(self, block: Block) -> None:
+        """Count an access that the pool does not see, such as one through a view: it warms a block of this owner.
+
+        Raises `StaleBlockError` for a block that was freed.
+        """
+        code = self._look(block)
+        if code < 0:
+            self._refuse(code, block, "an access")
+
     # --- views ------------------------------------------------------------------------------------------------------
 
     def view(self, block: Block) -> memoryview:
@@ -351,7 +360,7 @@ class Pool(Member):
 
     def _allocate_again(self, code: int, size: int, tier: int) -> int:
         """The slow way: somebody else has the lock, or there is no room before this process's own leavings are gone."""
-        self._must_write()
+        self.must_write()
         if code == allocator.OUT_OF_MEMORY:
             waiting = self.release_waiting()
             code = self._locked(code, lambda: int(allocator.allocate(self.cells, size, self.owner, tier)))
@@ -371,7 +380,7 @@ class Pool(Member):
         return code
 
     def _free_again(self, code: int, block: Block) -> None:
-        self._must_write()
+        self.must_write()
         if code <= LOCK_REFUSED:
             code = self._locked(code, lambda: int(release_owned(self.cells, block.cell, block.generation, self.owner)))
         if code < 0:
@@ -426,7 +435,7 @@ class Pool(Member):
         if code == allocator.OUT_OF_RANGE:
             raise PoolInputError(f"{block!r}: {what} do not fit into {block.size} bytes")
         if code == allocator.WRONG_OWNER:
-            self._must_write()
+            self.must_write()
             raise PoolInputError(
                 f"{block!r} belongs to owner {self._numbers[block.cell + H_OWNER]}, and this is owner {self.owner}; "
                 "only its owner writes and frees a block (adopt() takes over an orphan)"

@@ -21,7 +21,7 @@ _COUNT = Struct("<q")
 
 
 class RecordRing:
-    """The writing end. `names` are the fields of a record, `records` how many the ring holds."""
+    """The writing end. `names` are the fields of a record, `records` how many the ring holds, `block` is where."""
 
     def __init__(self, pool: Pool, names: Sequence[str], records: int) -> None:
         text = json.dumps(list(names)).encode()
@@ -31,17 +31,17 @@ class RecordRing:
         self._records = records
         self._first = _HEAD.size + len(text)
         self._written = 0
-        self._block = pool.allocate(self._first + records * self._row.size)
-        pool.write(self._block, _HEAD.pack(0, records, len(names), len(text)) + text)
-        pool.cells[B_RECORDS] = self._block.address
+        self.block = pool.allocate(self._first + records * self._row.size)
+        pool.write(self.block, _HEAD.pack(0, records, len(names), len(text)) + text)
+        pool.cells[B_RECORDS] = self.block.address
 
     def append(self, values: Sequence[int | None]) -> None:
         """Write a record: a value for each field, integers of 63 bits, or None."""
         row = self._row.pack(*(NO_VALUE if value is None else value for value in values))
-        self._pool.write(self._block, row, self._first + self._written % self._records * self._row.size)
+        self._pool.write(self.block, row, self._first + self._written % self._records * self._row.size)
         self._written += 1
         # Last, so that a record counts only when it is there.
-        self._pool.write(self._block, _COUNT.pack(self._written))
+        self._pool.write(self.block, _COUNT.pack(self._written))
 
 
 def read_records(pool: Pool, last: int) -> tuple[int, list[dict[str, int | None]]]:

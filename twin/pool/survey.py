@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from twin.pool.layout import (
+    B_COOLED,
+    B_DEMOTIONS,
     B_GUESSES,
     B_HITS,
     B_PREFETCHES,
+    B_PROMOTIONS,
     B_RECOVERIES,
+    B_REFUSED,
     B_RELAYS,
     CELL,
     DATA_CELL,
@@ -66,7 +70,15 @@ class Survey:
     """For each tier `blocks` and `bytes`."""
     guesses: int
     guesses_right: int
+    guess_accuracy: float | None
+    """The share of the guesses that was right, 0 to 1; None without any."""
     pages_prefetched: int
+    pages_advised_cold: int
+    pages_refused: int
+    """For which the kernel took no advice."""
+    promotions: int
+    demotions: int
+    """Of blocks, without those of the heartbeat's words by the heartbeat."""
     recoveries: int
     layouts_applied: int
 
@@ -86,6 +98,7 @@ def survey(pool: Pool) -> Survey:
         free_blocks += len(free)
         free_units += int(free.sum())
         largest = max(largest, int(free.max(initial=0)))
+    guesses, right = int(cells[B_GUESSES]), int(cells[B_HITS])
     owners = cells[SEATS_CELL + T_OWNER : SEATS_CELL + SEATS * SEAT_CELLS : SEAT_CELLS]
     return Survey(
         name=mapping.name,
@@ -101,9 +114,14 @@ def survey(pool: Pool) -> Survey:
         largest_free_bytes=largest * UNIT,
         fragmentation=1.0 - largest / free_units if free_units else 0.0,
         tiers=tiers,
-        guesses=int(cells[B_GUESSES]),
-        guesses_right=int(cells[B_HITS]),
+        guesses=guesses,
+        guesses_right=right,
+        guess_accuracy=right / guesses if guesses > 0 else None,
         pages_prefetched=int(cells[B_PREFETCHES]),
+        pages_advised_cold=int(cells[B_COOLED]),
+        pages_refused=int(cells[B_REFUSED]),
+        promotions=int(cells[B_PROMOTIONS]),
+        demotions=int(cells[B_DEMOTIONS]),
         recoveries=int(cells[B_RECOVERIES]),
         layouts_applied=int(cells[B_RELAYS]),
     )

@@ -6,8 +6,8 @@ load heat therefore settles where loss and gain agree, instead of growing until 
 
 Tiers move one step at a time: up at an access above `PROMOTED_ABOVE`, down at a sweep below `DEMOTED_BELOW`.
 
-Bounds. Heat is at most `HEAT_MAX` = 2^40 (16.7 million accesses), the slope at most 2^16, so that heat plus knee times
-the largest share (2^18 of 2^20) stays below 2^59.
+Bounds. Heat is at most `HEAT_MAX` = 2^40 (16.7 million accesses), the slope at most `SLOPE_MAX` = 2^16, so that heat
+plus knee times the largest share (2^18 of 2^20) stays below 2^59.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from twin.pool.layout import COLD, FROZEN, H_HEAT, H_SIZE, H_STAMP, HOT
 
 ONE_EXECUTION = 65_536
 HEAT_MAX = 1 << 40
+SLOPE_MAX = 1 << 16
 KNEE_BITS = 20
 KNEE = 1 << KNEE_BITS
 """The heat (16 accesses) at which a block loses twice the slope."""
