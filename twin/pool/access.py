@@ -48,6 +48,8 @@ def owned(cells: Integers, block: int, generation: int, owner: int) -> int:
 
     A block that was freed and allocated again has another generation; one that was merged has no header any more.
     """
+    if block <= 0 or block >= len(cells) - UNIT_CELLS:
+        return NOT_A_BLOCK
     if cells[block + H_GENERATION] != generation or word_kind(cells[block + H_WORD]) != USED:
         return FREED
     if cells[block + H_OWNER] != owner:
@@ -103,6 +105,18 @@ def begin_write(
     cells[block + H_SEQUENCE] = sequence + 1
     fence()
     return int(sequence + 1)
+
+
+@kernel
+def commit(cells: Integers, block: int, generation: int, owner: int) -> int:
+    """What the payload holds, whoever put it there, counts as written: 0, or a negative code."""
+    code = owned(cells, block, generation, owner)
+    if code != 0:
+        return code
+    fence()
+    # The sequence of an interrupted write is odd, and stays so until that write is settled.
+    cells[block + H_SEQUENCE] = cells[block + H_SEQUENCE] + 2
+    return 0
 
 
 @kernel
@@ -185,8 +199,6 @@ def locked_release(cells: Integers, mutex: int, block: int, generation: int, own
 @kernel
 def release_owned(cells: Integers, block: int, generation: int, owner: int) -> int:
     """Free the block that the handle (block, generation) names, if it is there and belongs to `owner`."""
-    if block <= 0 or block >= len(cells) - UNIT_CELLS:
-        return NOT_A_BLOCK
     code = owned(cells, block, generation, owner)
     if code != 0:
         return code
@@ -199,6 +211,8 @@ def look(cells: Integers, block: int, generation: int, owner: int) -> int:
 
     Readers that may not write (owner -1) leave no trace.
     """
+    if block <= 0 or block >= len(cells) - UNIT_CELLS:
+        return NOT_A_BLOCK
     if cells[block + H_GENERATION] != generation or word_kind(cells[block + H_WORD]) != USED:
         return FREED
     if cells[block + H_OWNER] == owner:
