@@ -170,7 +170,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
             if held.data is None:
                 view[:] = bytes([value ^ 1]) * block.size
                 pool.commit(block)
-                held.put(bytes(view), 0)
+                held.put(bytes([value ^ 1]) * block.size, 0)
             view[0] = value
             array[-1] = value
             held.put(bytes([value]), 0)
