@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from twin.pool import recovery
 from twin.pool.block import Block
@@ -99,6 +99,12 @@ class PoolAgainstModel(RuleBasedStateMachine):
         self.gone.append(block)
         if any(each == block for each, _ in self.looking):
             self.waiting[held.owner].add(block)
+
+    @initialize(each=st.lists(st.tuples(owners, st.integers(1, 40_000)), min_size=4, max_size=12))
+    def furnish(self, each: list[tuple[int, int]]) -> None:
+        """Rules are drawn at random; without blocks to begin with, most would find nothing to do."""
+        for who, size in each:
+            self.model[self.pools[who].allocate(size)] = Held(size, 1, who)
 
     # --- owners -------------------------------------------------------------------------------------------------------
 
@@ -303,4 +309,4 @@ class PoolAgainstModel(RuleBasedStateMachine):
 
 
 TestPoolAgainstModel = PoolAgainstModel.TestCase
-TestPoolAgainstModel.settings = settings(stateful_step_count=40)
+TestPoolAgainstModel.settings = settings(stateful_step_count=50)
