@@ -278,6 +278,8 @@ class Pool(Member):
         code = self._standing(cell) if inside else allocator.NOT_A_BLOCK
         if code < 0:
             shown = f"{address:#x}" if type(address) is int else repr(address)
+            if code in (allocator.AMENDED, allocator.CORRUPT):
+                raise _not_whole(code, f"address {shown}")
             raise PoolInputError(f"address {shown}: {WORDS[code]}; addresses come from Block.address")
         return Block(cell, self._numbers[cell + H_GENERATION], self._numbers[cell + H_SIZE] >> 2)
 
@@ -464,14 +466,19 @@ class Pool(Member):
                 f"{block!r} belongs to owner {self._numbers[block.cell + H_OWNER]}, and this is owner {self.owner}; "
                 "only its owner writes and frees a block (adopt() takes over an orphan)"
             )
-        if code == allocator.AMENDED:
-            raise BusyBlockError(
-                f"{block!r} was changing owners each of the {READ_ATTEMPTS} times it was looked at; try again, and if "
-                "whoever does it is dead, attach writable once, which recovers the pool"
-            )
-        if code == allocator.CORRUPT:
-            raise PoolError(f"{block!r}: {WORDS[code]}; nothing was changed, make a new pool")
+        if code in (allocator.AMENDED, allocator.CORRUPT):
+            raise _not_whole(code, repr(block))
         raise PoolInputError(f"{block!r}: {WORDS[code]}; blocks come from allocate() and block() of the same pool")
+
+
+def _not_whole(code: int, what: str) -> PoolError:
+    """A header that is not whole: because its owner is being changed, or because it is damaged."""
+    if code == allocator.AMENDED:
+        return BusyBlockError(
+            f"{what} was changing owners each of the {READ_ATTEMPTS} times it was looked at; try again, and if whoever "
+            "does it is dead, attach writable once, which recovers the pool"
+        )
+    return PoolError(f"{what}: {WORDS[code]}; nothing was changed, make a new pool")
 
 
 def _fill(mapping: Mapping) -> None:
