@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -98,7 +101,7 @@ def test_readers_see_an_odd_sequence_while_payload_moves(monkeypatch) -> None:
 
     cells = Watched([0] * (2 * (UNIT_CELLS + 2)))
     cells[a + H_SEQUENCE], cells[b + H_SEQUENCE] = 2, 8
-    getattr(swap_blocks, "py_func", swap_blocks)(cells, a, b, 2)
+    getattr(swap_blocks, "py_func", swap_blocks)(cells, a, b, 2, -1)
     assert seen == [(3, 9)] * 4
     assert (cells[a + H_SEQUENCE], cells[b + H_SEQUENCE]) == (4, 10)
 
@@ -133,3 +136,84 @@ def test_an_order_of_other_words_moves_nothing() -> None:
     with pytest.raises(PoolInputError, match="twice"):
         relayed(np.array([1, 1, 0]), place)
     assert cells.tolist() == before.tolist()
+
+
+KILLED = """
+import sys
+import numpy as np
+from twin.pool import access, advisor, allocator, recovery
+from twin.pool.layout import CELL, DATA_CELL, H_HEAT, H_SEQUENCE, H_SIZE, UNIT_CELLS
+
+PAYLOAD = 8
+
+class Mortal(list):
+    left = -1
+
+    def __setitem__(self, at, value):
+        if self.left == 0:
+            raise InterruptedError
+        self.left -= 1
+        super().__setitem__(at, int(value))
+
+    def killed_at(self, store, operation):
+        self.left = store
+        try:
+            operation()
+        except InterruptedError:
+            return True
+        finally:
+            self.left = -1
+        return False
+
+def word(cells, block):
+    payload = cells[block + UNIT_CELLS : block + UNIT_CELLS + PAYLOAD]
+    return [cells[block + H_HEAT], cells[block + H_SIZE] & 3, *payload]
+
+fresh = np.zeros(DATA_CELL + 20 * UNIT_CELLS, dtype=np.int64)
+assert allocator.format_pool(fresh, len(fresh) * CELL) == 0
+a, b = (allocator.allocate(fresh, 64, 1, tier) for tier in (0, 2))
+for block, fill, sequence in ((a, 7, 2), (b, 9, int(sys.argv[1]))):
+    fresh[block + UNIT_CELLS : block + UNIT_CELLS + PAYLOAD] = fill
+    fresh[block + H_HEAT] = fill
+    fresh[block + H_SEQUENCE] = sequence
+none = np.zeros(0, dtype=np.int64)
+before = [word(fresh.tolist(), block) for block in (a, b)]
+kills = undone = 0
+while True:
+    cells = Mortal(fresh.tolist())
+    if not cells.killed_at(kills, lambda: advisor.swap_blocks(cells, a, b, PAYLOAD, 3)):
+        break
+    kills += 1
+    killed = list(cells)
+    deaths = 0
+    while True:
+        cells = Mortal(killed)
+        died = cells.killed_at(deaths, lambda: access.settle(cells, 3))
+        deaths += 1
+        undone += access.settle(cells, 3)
+        assert recovery.recover(cells, none) == recovery.verify(cells) == (0, 0)
+        found = [word(cells, block) for block in (a, b)]
+        assert found in (before, before[::-1]), (kills, deaths, found)
+        assert cells[a + H_SEQUENCE] % 2 == 0 < cells[a + H_SEQUENCE]
+        assert cells[b + H_SEQUENCE] % 2 == 0
+        assert (cells[b + H_SEQUENCE] == 0) == (fresh[b + H_SEQUENCE] == 0)
+        if not died:
+            break
+assert [word(cells, block) for block in (a, b)] in (before, before[::-1])
+print(kills, undone)
+"""
+
+
+@pytest.mark.parametrize("sequence", [0, 6])
+def test_a_swap_killed_at_any_store_leaves_two_whole_words_after_recovery(sequence: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(sequence)],
+        env={**os.environ, "TWIN_KERNELS": "python"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    kills, undone = map(int, done.stdout.split())
+    assert kills > 40
+    assert undone > 40
