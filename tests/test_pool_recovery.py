@@ -58,7 +58,7 @@ EXAMPLES = 5_000 if NIGHTLY else 500
 
 def interpreted() -> tuple[ModuleType, ModuleType]:
     """The allocator and the recovery as plain Python, whatever mode the others are in."""
-    names = [f"twin.pool.{name}" for name in ("layout", "lock", "allocator", "recovery")]
+    names = [f"twin.pool.{name}" for name in ("layout", "lock", "allocator", "chain", "recovery")]
     kept = {name: sys.modules.pop(name, None) for name in names}
     mode, kernels.MODE = kernels.MODE, "python"
     try:
@@ -71,7 +71,7 @@ def interpreted() -> tuple[ModuleType, ModuleType]:
             else:
                 sys.modules[name] = module
                 setattr(twin.pool, name.rpartition(".")[2], module)
-    return made[2], made[3]
+    return made[2], made[4]
 
 
 PLAIN_ALLOCATOR, PLAIN_RECOVERY = interpreted()

@@ -85,10 +85,6 @@ CORRUPT = -5
 """What stands in the pool cannot be; nothing was written."""
 OUT_OF_RANGE = -6
 """A size, tier, owner or length that no pool has."""
-OTHER_BLOCK = -10
-"""The handle is of a block of another size, so of another pool."""
-AMENDED = -11
-"""The block's owner or generation is being changed."""
 
 SEARCHED = 64
 """How many blocks of a request's own class are looked at when there is no longer class with a block."""

@@ -24,7 +24,8 @@ from twin.pool.access import (
     release_owned,
     settle,
 )
-from twin.pool.block import WORDS, Block, checked_size, tier_number
+from twin.pool.block import AMENDED, OTHER_BLOCK, WORDS, Block, checked_size, tier_number
+from twin.pool.chain import is_half_amended
 from twin.pool.errors import BusyBlockError, PoolError, PoolInputError, StaleBlockError
 from twin.pool.layout import (
     B_BUSY,
@@ -278,7 +279,7 @@ class Pool(Member):
         code = self._standing(cell) if inside else allocator.NOT_A_BLOCK
         if code < 0:
             shown = f"{address:#x}" if type(address) is int else repr(address)
-            if code in (allocator.AMENDED, allocator.CORRUPT):
+            if code in (AMENDED, allocator.CORRUPT):
                 raise _not_whole(code, f"address {shown}")
             raise PoolInputError(f"address {shown}: {WORDS[code]}; addresses come from Block.address")
         return Block(cell, self._numbers[cell + H_GENERATION], self._numbers[cell + H_SIZE] >> 2)
@@ -425,7 +426,7 @@ class Pool(Member):
     def _refuse_other(self, block: Block) -> None:
         """The size is not the handle's: another pool's block, or one that was freed while this looked."""
         code = self._look(block)
-        self._refuse(code if code < 0 else allocator.OTHER_BLOCK, block, "a look")
+        self._refuse(code if code < 0 else OTHER_BLOCK, block, "a look")
 
     def _standing(self, cell: int) -> int:
         """What `check_block` says of a used block of anybody's.
@@ -436,7 +437,7 @@ class Pool(Member):
             code = int(allocator.check_block(self.cells, cell, -1))
             if code != allocator.CORRUPT:
                 return code
-        return allocator.AMENDED if recovery.is_half_amended(self.cells, cell) else allocator.CORRUPT
+        return AMENDED if is_half_amended(self.cells, cell) else allocator.CORRUPT
 
     def _look(self, block: Block) -> int:
         """The block's sequence, or a negative code; without a trace, where this process only reads."""
@@ -466,14 +467,14 @@ class Pool(Member):
                 f"{block!r} belongs to owner {self._numbers[block.cell + H_OWNER]}, and this is owner {self.owner}; "
                 "only its owner writes and frees a block (adopt() takes over an orphan)"
             )
-        if code in (allocator.AMENDED, allocator.CORRUPT):
+        if code in (AMENDED, allocator.CORRUPT):
             raise _not_whole(code, repr(block))
         raise PoolInputError(f"{block!r}: {WORDS[code]}; blocks come from allocate() and block() of the same pool")
 
 
 def _not_whole(code: int, what: str) -> PoolError:
     """A header that is not whole: because its owner is being changed, or because it is damaged."""
-    if code == allocator.AMENDED:
+    if code == AMENDED:
         return BusyBlockError(
             f"{what} was changing owners each of the {READ_ATTEMPTS} times it was looked at; try again, and if whoever "
             "does it is dead, attach writable once, which recovers the pool"
