@@ -58,7 +58,7 @@ EXAMPLES = 5_000 if NIGHTLY else 500
 
 def interpreted() -> tuple[ModuleType, ModuleType]:
     """The allocator and the recovery as plain Python, whatever mode the others are in."""
-    names = [f"twin.pool.{name}" for name in ("layout", "lock", "allocator", "recovery")]
+    names = [f"twin.pool.{name}" for name in ("layout", "lock", "allocator", "chain", "recovery")]
     kept = {name: sys.modules.pop(name, None) for name in names}
     mode, kernels.MODE = kernels.MODE, "python"
     try:
@@ -71,7 +71,7 @@ def interpreted() -> tuple[ModuleType, ModuleType]:
             else:
                 sys.modules[name] = module
                 setattr(twin.pool, name.rpartition(".")[2], module)
-    return made[2], made[3]
+    return made[2], made[4]
 
 
 PLAIN_ALLOCATOR, PLAIN_RECOVERY = interpreted()
@@ -445,6 +445,22 @@ def test_recovery_frees_what_the_dead_never_committed_and_nothing_else() -> None
     assert allocator.check_block(cells, blocks[0], -1) == allocator.check_block(cells, blocks[2], -1) == allocator.FREED
     assert recovery.verify(cells) == (0, 0)
     assert cells[B_RECOVERIES] == 2
+
+
+@given(st.integers(0, 7), st.integers(0, 30), st.lists(st.integers(0, 1 << 20), max_size=4))
+def test_a_repair_is_the_same_however_many_blocks_it_can_note(seed, most, wrong) -> None:
+    cells = scrambled(300, seed)
+    everything = chain(cells, USED) + chain(cells, FREE)
+    for number in wrong:
+        cells[everything[number % len(everything)] + H_PREVIOUS] += 1 + number
+    cells[B_HEADS : B_HEADS + 40] = 0
+    dead = np.array([1, 3], dtype=np.int64)
+    noted, unnoted = cells.copy(), cells.copy()
+    assert recovery.repair(noted, dead, np.empty(2 * most, dtype=np.int64)) == (0, 0)
+    assert recovery.repair(unnoted, dead, NONE) == (0, 0)
+    assert recovery.recover(cells, dead) == recovery.verify(cells) == (0, 0)
+    assert np.array_equal(noted, cells)
+    assert np.array_equal(unnoted, cells)
 
 
 def test_a_broken_chain_is_left_as_it_is_and_named() -> None:

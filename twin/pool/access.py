@@ -16,9 +16,11 @@ from twin.pool.layout import (
     B_SLOPE,
     CELL,
     H_GENERATION,
+    H_HEAT,
     H_OWNER,
     H_SEQUENCE,
     H_SIZE,
+    H_STAMP,
     H_WORD,
     JOURNAL_BYTES,
     JOURNALS_CELL,
@@ -39,6 +41,11 @@ from twin.pool.layout import (
 from twin.pool.lock import fence, try_lock, unlock
 from twin.pool.tiers import touch
 
+WRITE, SWAP = 1, 2
+"""What an active journal speaks of. Of a swap it has, for each of the two blocks, size with tier, heat, stamp and the
+cells of payload that change places; the other block stands in `T_OFFSET`, its sequence before in `T_UNDO`."""
+SWAP_HEAD = 3
+LONGEST_SWAP_CELLS = JOURNAL_BYTES // CELL // 2 - SWAP_HEAD
 LOCK_REFUSED = -1_000
 """`LOCK_REFUSED - e`: the lock could not be had at once, for the reason that errno e names."""
 
@@ -49,6 +56,8 @@ def owned(cells: Integers, block: int, generation: int, owner: int) -> int:
 
     A block that was freed and allocated again has another generation; one that was merged has no header any more.
     """
+    if block <= 0 or block >= len(cells) - UNIT_CELLS:
+        return NOT_A_BLOCK
     if cells[block + H_GENERATION] != generation or word_kind(cells[block + H_WORD]) != USED:
         return FREED
     if cells[block + H_OWNER] != owner:
@@ -99,11 +108,23 @@ def begin_write(
     cells[at + T_COUNT] = last - first
     cells[at + T_UNDO] = undo
     fence()
-    cells[at + T_ACTIVE] = 1
+    cells[at + T_ACTIVE] = WRITE
     fence()
     cells[block + H_SEQUENCE] = sequence + 1
     fence()
     return int(sequence + 1)
+
+
+@kernel
+def commit(cells: Integers, block: int, generation: int, owner: int) -> int:
+    """What the payload holds, whoever put it there, counts as written: 0, or a negative code."""
+    code = owned(cells, block, generation, owner)
+    if code != 0:
+        return code
+    fence()
+    # The sequence of an interrupted write is odd, and stays so until that write is settled.
+    cells[block + H_SEQUENCE] = cells[block + H_SEQUENCE] + 2
+    return 0
 
 
 @kernel
@@ -115,6 +136,8 @@ def settle(cells: Integers, seat: int) -> int:
     at = SEATS_CELL + seat * SEAT_CELLS
     if cells[at + T_ACTIVE] == 0:
         return 0
+    if cells[at + T_ACTIVE] == SWAP:
+        return undo_swap(cells, seat)
     undone = 0
     block = cells[at + T_BLOCK]
     sequence = cells[at + T_SEQUENCE]
@@ -135,6 +158,85 @@ def settle(cells: Integers, seat: int) -> int:
     fence()
     cells[at + T_ACTIVE] = 0
     return undone
+
+
+@kernel
+def begin_swap(cells: Integers, seat: int, a: int, b: int, payload_cells: int) -> None:
+    """Keep what the blocks at cells `a` and `b` hold, at most `LONGEST_SWAP_CELLS` each, while they change places."""
+    at = SEATS_CELL + seat * SEAT_CELLS
+    if cells[at + T_ACTIVE] != 0:
+        settle(cells, seat)
+    to = JOURNALS_CELL + seat * (JOURNAL_BYTES // CELL)
+    for block in (a, b):
+        cells[to] = cells[block + H_SIZE]
+        cells[to + 1] = cells[block + H_HEAT]
+        cells[to + 2] = cells[block + H_STAMP]
+        for i in range(payload_cells):
+            cells[to + SWAP_HEAD + i] = cells[block + UNIT_CELLS + i]
+        to += SWAP_HEAD + payload_cells
+    cells[at + T_BLOCK] = a
+    cells[at + T_GENERATION] = cells[a + H_GENERATION]
+    cells[at + T_SEQUENCE] = cells[a + H_SEQUENCE]
+    cells[at + T_OFFSET] = b
+    cells[at + T_UNDO] = cells[b + H_SEQUENCE]
+    cells[at + T_COUNT] = payload_cells
+    fence()
+    cells[at + T_ACTIVE] = SWAP
+    fence()
+
+
+@kernel
+def end_swap(cells: Integers, seat: int) -> None:
+    """Both blocks hold what they are to hold."""
+    fence()
+    cells[SEATS_CELL + seat * SEAT_CELLS + T_ACTIVE] = 0
+
+
+@kernel
+def undo_swap(cells: Integers, seat: int) -> int:
+    """Put both blocks of an unfinished swap back, as `settle` does for a write; 1 when there was something to undo."""
+    at = SEATS_CELL + seat * SEAT_CELLS
+    source = JOURNALS_CELL + seat * (JOURNAL_BYTES // CELL)
+    count = cells[at + T_COUNT]
+    undone = 0
+    if swap_fits(cells, at, source):
+        undone = 1
+        for block, sequence in (
+            (cells[at + T_BLOCK], cells[at + T_SEQUENCE]),
+            (cells[at + T_OFFSET], cells[at + T_UNDO]),
+        ):
+            # Odd, because somebody may read what is being put back; 0 stays, as it did in the swap.
+            cells[block + H_SEQUENCE] = sequence + int(sequence > 0)
+            fence()
+            cells[block + H_SIZE] = cells[source]
+            cells[block + H_HEAT] = cells[source + 1]
+            cells[block + H_STAMP] = cells[source + 2]
+            for i in range(count):
+                cells[block + UNIT_CELLS + i] = cells[source + SWAP_HEAD + i]
+            fence()
+            # Further than the swap would have come, so that a reader who saw its result notices.
+            cells[block + H_SEQUENCE] = sequence + 4 * int(sequence > 0)
+            source += SWAP_HEAD + count
+    fence()
+    cells[at + T_ACTIVE] = 0
+    return undone
+
+
+@kernel
+def swap_fits(cells: Integers, at: int, source: int) -> bool:
+    """Whether the swap in the journal of the seat at cell `at` speaks of two used blocks, and of cells inside them."""
+    count = cells[at + T_COUNT]
+    end = len(cells) - UNIT_CELLS
+    if count < 0 or count > LONGEST_SWAP_CELLS:
+        return False
+    for block in (cells[at + T_BLOCK], cells[at + T_OFFSET]):
+        if block < JOURNALS_CELL or block > end or block % UNIT_CELLS != 0 or word_kind(cells[block + H_WORD]) != USED:
+            return False
+        size = cells[block + H_SIZE] >> 2
+        if not header_is_whole(cells, block) or size < count * CELL or cells[source] >> 2 != size:
+            return False
+        source += SWAP_HEAD + count
+    return bool(cells[cells[at + T_BLOCK] + H_GENERATION] == cells[at + T_GENERATION])
 
 
 @kernel
@@ -186,8 +288,6 @@ def locked_release(cells: Integers, mutex: int, block: int, generation: int, own
 @kernel
 def release_owned(cells: Integers, block: int, generation: int, owner: int) -> int:
     """Free the block that the handle (block, generation) names, if it is there and belongs to `owner`."""
-    if block <= 0 or block >= len(cells) - UNIT_CELLS:
-        return NOT_A_BLOCK
     code = owned(cells, block, generation, owner)
     if code != 0:
         return code
@@ -200,6 +300,8 @@ def look(cells: Integers, block: int, generation: int, owner: int) -> int:
 
     Readers that may not write (owner -1) leave no trace.
     """
+    if block <= 0 or block >= len(cells) - UNIT_CELLS:
+        return NOT_A_BLOCK
     if cells[block + H_GENERATION] != generation or word_kind(cells[block + H_WORD]) != USED:
         return FREED
     if cells[block + H_OWNER] == owner and touch(cells, block, cells[B_NOW_US], cells[B_SLOPE]) != 0:

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from twin.kernels import Integers, kernel
+from twin.pool.access import LONGEST_SWAP_CELLS, begin_swap, end_swap
 from twin.pool.errors import PoolInputError
 from twin.pool.layout import H_HEAT, H_OWNER, H_SEQUENCE, H_SIZE, H_STAMP, UNIT_CELLS
 from twin.pool.lock import fence
@@ -166,22 +167,31 @@ def relayed(order: Sequence[int] | Integers, place: Integers) -> Integers:
     return after
 
 
-def apply_layout(cells: Integers, place: Integers, order: Sequence[int] | Integers, payload_cells: int) -> int:
+def apply_layout(
+    cells: Integers, place: Integers, order: Sequence[int] | Integers, payload_cells: int, seat: int = -1
+) -> int:
     """Move the words of a pool as `order` says, and bring `place` (the cell of each word's header) up to date in it.
 
     A word takes along its heat, stamp, tier and the first `payload_cells` cells of its payload. The words' blocks must
     be of one size and one owner, and must not be in the middle of a write. Returns how many pairs of words changed
     places. Raises `PoolInputError`, with nothing moved, when something of this does not hold.
+
+    `seat` is the caller's: its journal keeps the two words that are changing places, so that whoever recovers the pool
+    from the caller's death finds each word whole. -1 is for memory that nobody recovers.
     """
     after = relayed(order, place)
     if len(place) == 0:
         return 0
     _check_blocks(cells, place, payload_cells)
+    if seat >= 0 and payload_cells > LONGEST_SWAP_CELLS:
+        raise PoolInputError(
+            f"words of {payload_cells} cells of payload change places; a seat's journal keeps {LONGEST_SWAP_CELLS}"
+        )
     slots = np.sort(place)
     held_by = np.argsort(place, kind="stable")
     slot_of = np.empty_like(place)
     slot_of[held_by] = np.arange(len(place))
-    return int(move_words(cells, slots, np.argsort(after, kind="stable"), held_by, slot_of, place, payload_cells))
+    return int(move_words(cells, slots, np.argsort(after, kind="stable"), held_by, slot_of, place, payload_cells, seat))
 
 
 def _check_blocks(cells: Integers, place: Integers, payload_cells: int) -> None:
@@ -213,6 +223,7 @@ def move_words(
     slot_of: Integers,
     place: Integers,
     payload_cells: int,
+    seat: int,
 ) -> int:
     """Swap words until slot i (header at cell `slots[i]`) holds word `order[i]`; the number of swaps.
 
@@ -225,7 +236,7 @@ def move_words(
         j = slot_of[word]
         if j != i:
             other = held_by[i]
-            swap_blocks(cells, slots[i], slots[j], payload_cells)
+            swap_blocks(cells, slots[i], slots[j], payload_cells, seat)
             held_by[i] = word
             held_by[j] = other
             slot_of[word] = i
@@ -237,12 +248,15 @@ def move_words(
 
 
 @kernel
-def swap_blocks(cells: Integers, a: int, b: int, payload_cells: int) -> None:
+def swap_blocks(cells: Integers, a: int, b: int, payload_cells: int, seat: int) -> None:
     """Exchange heat, stamp, tier and `payload_cells` cells of payload between the blocks with headers at `a` and `b`.
 
     The sequences are odd meanwhile, so that a reader in another process looks again instead of seeing half of each.
-    A sequence of 0 stays: what was never committed is not committed by being moved.
+    A sequence of 0 stays: what was never committed is not committed by being moved. The journal of `seat` (-1: none)
+    keeps both blocks meanwhile.
     """
+    if seat >= 0:
+        begin_swap(cells, seat, a, b, payload_cells)
     sequence_a = cells[a + H_SEQUENCE]
     sequence_b = cells[b + H_SEQUENCE]
     if payload_cells > 0:
@@ -267,3 +281,5 @@ def swap_blocks(cells: Integers, a: int, b: int, payload_cells: int) -> None:
     size_b = cells[b + H_SIZE]
     cells[a + H_SIZE] = size_a - (size_a & 3) + (size_b & 3)
     cells[b + H_SIZE] = size_b - (size_b & 3) + (size_a & 3)
+    if seat >= 0:
+        end_swap(cells, seat)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from twin.pool import allocator
+from twin.pool import allocator, recovery
 from twin.pool.errors import PoolInputError
 from twin.pool.layout import CELL, LARGEST_POOL, LOGICAL_BASE, SMALLEST_POOL, TIERS
+
+OTHER_BLOCK = -10
+"""The handle is of a block of another size, so of another pool."""
+AMENDED = -11
+"""The block's owner or generation is being changed."""
 
 
 class Block:
@@ -41,6 +46,11 @@ WORDS = {
     allocator.WRONG_OWNER: "the block belongs to another owner",
     allocator.CORRUPT: "the headers are damaged",
     allocator.OUT_OF_RANGE: "it does not fit",
+    OTHER_BLOCK: "the block there has another size, so the handle is of another pool",
+    AMENDED: "the block is changing owners",
+    recovery.NOT_A_POOL: "it is not a pool",
+    recovery.OTHER_VERSION: "it is a pool of another version",
+    recovery.OTHER_SIZE: "it says that it is of another size",
 }
 
 

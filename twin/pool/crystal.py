@@ -103,7 +103,8 @@ class Crystal:
                 # A run must not end for it; but a layout that is not recorded is not used, or a replay would differ.
                 log.warning("the advisor's layout is not recorded, and not used: %s", error)
                 return
-        apply_layout(self.cells, self.place, np.array(order, dtype=np.int64), WORD_BYTES // CELL)
+        seat = self.pool.mapping.seat
+        apply_layout(self.cells, self.place, np.array(order, dtype=np.int64), WORD_BYTES // CELL, seat)
         self.cells[B_RELAYS] += 1
 
     def _facts(self) -> WordFacts:

@@ -56,7 +56,8 @@ SUPERBLOCK_CELLS = B_HEADS + LEVELS * CLASSES
 SEATS = 32
 T_OWNER, T_ACTIVE, T_BLOCK, T_GENERATION, T_SEQUENCE, T_OFFSET, T_COUNT, T_UNDO = range(8)
 """Who sits here (0: nobody); and the journal: active, block (cell), its generation and sequence before the write, first
-cell of the payload and number of cells that are kept, and the block that keeps them (0: the seat's journal does)."""
+cell of the payload and number of cells that are kept, and the block that keeps them (0: the seat's journal does). What
+they hold while two blocks change places is said in `twin.pool.access`."""
 SEAT_CELLS = 8
 SEATS_CELL = SUPERBLOCK_CELLS
 JOURNAL_BYTES = 16_384

@@ -13,17 +13,19 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from twin.pool import allocator
+from twin.pool import allocator, recovery
 from twin.pool.access import (
     LOCK_REFUSED,
     begin_write,
+    commit,
     locked_allocate,
     locked_release,
     look,
     release_owned,
     settle,
 )
-from twin.pool.block import WORDS, Block, checked_size, tier_number
+from twin.pool.block import AMENDED, OTHER_BLOCK, WORDS, Block, checked_size, tier_number
+from twin.pool.chain import is_half_amended
 from twin.pool.errors import BusyBlockError, PoolError, PoolInputError, StaleBlockError
 from twin.pool.layout import (
     B_BUSY,
@@ -113,6 +115,9 @@ class Pool(Member):
     def _opened(cls, mapping: Mapping) -> Self:
         pool = cls(mapping)
         try:
+            code = recovery.check_superblock(mapping.bytes, mapping.cells)
+            if code < 0:
+                raise PoolInputError(f"{mapping.name}: {WORDS[code]}; make a new pool")
             if mapping.writable:
                 pool._sit_down()
                 if pool.cells[B_BUSY] or pool._dead_seats():
@@ -186,8 +191,10 @@ class Pool(Member):
         count = len(data)
         cell = block.cell
         undo = 0
-        if count > KEPT_BYTES and self._numbers[cell + H_SEQUENCE]:
-            undo = self._kept_in_a_block(block, offset, count)
+        if count > KEPT_BYTES:
+            self._check(block)
+            if self._numbers[cell + H_SEQUENCE]:
+                undo = self._kept_in_a_block(block, offset, count)
         odd = begin_write(self.cells, self._seat, cell, block.generation, self.owner, offset, count, undo)
         if odd < 0:
             self._refuse(odd, block, f"{count} bytes from byte {offset} on")
@@ -218,6 +225,8 @@ class Pool(Member):
             sequence = look(self.cells, cell, generation, self.owner) if self.owner >= 0 else self._look(block)
             if sequence < 0:
                 self._refuse(sequence, block, "a read")
+            if numbers[cell + H_SIZE] >> 2 != size:
+                self._refuse_other(block)
             if not sequence & 1:
                 data = self._memory[start : start + count].tobytes()
                 if numbers[cell + H_SEQUENCE] == sequence and numbers[cell + H_GENERATION] == generation:
@@ -235,6 +244,8 @@ class Pool(Member):
             sequence = self._look(block)
             if sequence < 0:
                 self._refuse(sequence, block, "a read")
+            if self._numbers[block.cell + H_SIZE] >> 2 != block.size:
+                self._refuse_other(block)
             if not sequence & 1:
                 into[:] = self._memory[start : start + count]
                 if self._numbers[block.cell + H_SEQUENCE] == sequence:
@@ -255,15 +266,21 @@ class Pool(Member):
 
     def commit(self, block: Block) -> None:
         """What was put into the block through views is now to survive this process."""
-        self.write(block, b"")
+        if self.owner < 0:
+            self._must_write()
+        code = commit(self.cells, block.cell, block.generation, self.owner)
+        if code < 0:
+            self._refuse(code, block, "a commit")
 
     def block(self, address: int) -> Block:
         """The block at `address`, whoever it belongs to. Raises `PoolInputError` when there is none."""
         cell, rest = divmod(address - LOGICAL_BASE, CELL) if type(address) is int else (0, 1)
         inside = rest == 0 and 0 < cell < len(self.cells)
-        code = allocator.check_block(self.cells, cell, -1) if inside else allocator.NOT_A_BLOCK
+        code = self._standing(cell) if inside else allocator.NOT_A_BLOCK
         if code < 0:
             shown = f"{address:#x}" if type(address) is int else repr(address)
+            if code in (AMENDED, allocator.CORRUPT):
+                raise _not_whole(code, f"address {shown}")
             raise PoolInputError(f"address {shown}: {WORDS[code]}; addresses come from Block.address")
         return Block(cell, self._numbers[cell + H_GENERATION], self._numbers[cell + H_SIZE] >> 2)
 
@@ -390,7 +407,6 @@ class Pool(Member):
         """The cell of a new block with the bytes that are about to be replaced."""
         first = offset // CELL * CELL
         length = -(-(offset + count) // CELL) * CELL - first
-        self._check(block)
         if offset < 0 or offset + count > block.size:
             self._refuse(allocator.OUT_OF_RANGE, block, f"{count} bytes from byte {offset} on")
         try:
@@ -408,17 +424,37 @@ class Pool(Member):
     def _check(self, block: Block) -> None:
         if not 0 < block.cell < len(self.cells):
             self._refuse(allocator.NOT_A_BLOCK, block, "a look")
-        code = allocator.check_block(self.cells, block.cell, -1)
+        code = self._standing(block.cell)
         if code == 0 and self._numbers[block.cell + H_GENERATION] != block.generation:
             code = allocator.FREED
         if code < 0:
             self._refuse(code, block, "a look")
+        if self._numbers[block.cell + H_SIZE] >> 2 != block.size:
+            self._refuse_other(block)
+
+    def _refuse_other(self, block: Block) -> None:
+        """The size is not the handle's: another pool's block, or one that was freed while this looked."""
+        code = self._look(block)
+        self._refuse(code if code < 0 else OTHER_BLOCK, block, "a look")
+
+    def _standing(self, cell: int) -> int:
+        """What `check_block` says of a used block of anybody's.
+
+        Without the lock a header whose owner or generation is just being changed looks damaged; then this looks again.
+        """
+        for _ in range(READ_ATTEMPTS):
+            code = int(allocator.check_block(self.cells, cell, -1))
+            if code != allocator.CORRUPT:
+                return code
+        return AMENDED if is_half_amended(self.cells, cell) else allocator.CORRUPT
 
     def _look(self, block: Block) -> int:
         """The block's sequence, or a negative code; without a trace, where this process only reads."""
         if self.owner >= 0:
             return look(self.cells, block.cell, block.generation, self.owner)
         numbers, cell = self._numbers, block.cell
+        if not 0 < cell < len(self.cells) - UNIT_CELLS:
+            return allocator.NOT_A_BLOCK
         if numbers[cell + H_GENERATION] != block.generation or word_kind(numbers[cell + H_WORD]) != USED:
             return allocator.FREED
         return numbers[cell + H_SEQUENCE]
@@ -440,7 +476,19 @@ class Pool(Member):
                 f"{block!r} belongs to owner {self._numbers[block.cell + H_OWNER]}, and this is owner {self.owner}; "
                 "only its owner writes and frees a block (adopt() takes over an orphan)"
             )
-        raise PoolError(f"{block!r}: {WORDS[code]}")
+        if code in (AMENDED, allocator.CORRUPT):
+            raise _not_whole(code, repr(block))
+        raise PoolInputError(f"{block!r}: {WORDS[code]}; blocks come from allocate() and block() of the same pool")
+
+
+def _not_whole(code: int, what: str) -> PoolError:
+    """A header that is not whole: because its owner is being changed, or because it is damaged."""
+    if code == AMENDED:
+        return BusyBlockError(
+            f"{what} was changing owners each of the {READ_ATTEMPTS} times it was looked at; try again, and if whoever "
+            "does it is dead, attach writable once, which recovers the pool"
+        )
+    return PoolError(f"{what}: {WORDS[code]}; nothing was changed, make a new pool")
 
 
 def _fill(mapping: Mapping) -> None:

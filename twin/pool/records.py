@@ -63,7 +63,7 @@ def read_records(pool: Pool, last: int) -> tuple[int, list[dict[str, int | None]
         )
     try:
         names = json.loads(raw[_HEAD.size : first])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PoolError(f"{block!r}: the names of the telemetry fields are not JSON ({error})") from error
     if not isinstance(names, list) or len(names) != fields:
         raise PoolError(f"{block!r}: there are names for {len(names)} telemetry fields, and {fields} fields")

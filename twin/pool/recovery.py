@@ -7,6 +7,8 @@ Bounds. As in the allocator: what is read from the pool is compared with its ran
 
 from __future__ import annotations
 
+import numpy as np
+
 from twin.kernels import Integers, kernel
 from twin.pool.allocator import (
     CORRUPT,
@@ -18,11 +20,11 @@ from twin.pool.allocator import (
     last_edge,
     superblock_check,
 )
+from twin.pool.chain import check_chain, check_edges, is_half_amended, units_in_chain
 from twin.pool.layout import (
     B_AMENDED,
     B_AMENDED_GENERATION,
     B_AMENDED_OWNER,
-    B_AMENDED_WORD,
     B_BASE,
     B_BUSY,
     B_BYTES,
@@ -44,7 +46,6 @@ from twin.pool.layout import (
     CELL,
     CLASSES,
     DATA_CELL,
-    EDGE,
     FREE,
     H_BEFORE,
     H_GENERATION,
@@ -60,11 +61,9 @@ from twin.pool.layout import (
     LOGICAL_BASE,
     POOL_MAGIC,
     SEATS,
-    UNIT,
     UNIT_CELLS,
     USED,
     VERSION,
-    header_is_whole,
     word_kind,
     word_units,
     write_word,
@@ -105,57 +104,6 @@ def check_superblock(size_bytes: int, cells: Integers) -> int:
     if cells[B_SEATS] != SEATS or cells[B_JOURNAL] != JOURNAL_BYTES or cells[B_DATA] != DATA_CELL:
         return CORRUPT
     return 0 if cells[B_BASE] == LOGICAL_BASE else CORRUPT
-
-
-@kernel
-def is_half_amended(cells: Integers, block: int) -> bool:
-    """Whether the block's owner and generation were being changed, and its word was not yet."""
-    return bool(block == cells[B_AMENDED] and cells[block + H_WORD] == cells[B_AMENDED_WORD])
-
-
-@kernel
-def units_in_chain(cells: Integers, block: int) -> int:
-    """The units of the used or free block at cell `block` of the chain, 0 when it is neither or damaged.
-
-    `block` is a multiple of a unit between the edges.
-    """
-    word = cells[block + H_WORD]
-    kind = word_kind(word)
-    units = word_units(word)
-    if (kind != FREE and kind != USED) or units < 1 or units > (last_edge(cells) - block) // UNIT_CELLS:
-        return 0
-    if not header_is_whole(cells, block) and not (kind == USED and is_half_amended(cells, block)):
-        return 0
-    if kind == USED:
-        size = cells[block + H_SIZE] >> 2
-        if size < 1 or size > (units - 1) * UNIT:
-            return 0
-    return int(units)
-
-
-@kernel
-def check_chain(cells: Integers) -> tuple[int, int, int]:
-    """Follow the blocks from the first edge to the last: a code, the cell that it speaks of, the highest generation.
-
-    The code is 0 when every header is whole and the last block ends where the last edge begins.
-    """
-    if len(cells) < DATA_CELL + 3 * UNIT_CELLS:
-        return CORRUPT, 0, 0
-    last = last_edge(cells)
-    for edge in (DATA_CELL, last):
-        word = cells[edge + H_WORD]
-        if word_kind(word) != EDGE or word_units(word) != 1 or not header_is_whole(cells, edge):
-            return CORRUPT, edge, 0
-    highest = 0
-    block = DATA_CELL + UNIT_CELLS
-    while block < last:
-        units = units_in_chain(cells, block)
-        if units == 0:
-            return CORRUPT, block, highest
-        if word_kind(cells[block + H_WORD]) == USED:
-            highest = max(highest, int(cells[block + H_GENERATION]))
-        block += units * UNIT_CELLS
-    return 0, 0, highest
 
 
 @kernel
@@ -256,14 +204,29 @@ def check_lists(cells: Integers, most: int) -> tuple[int, int, int]:
 # --- repairing --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+NOTES = 1 << 20
+"""Blocks that a repair can note; where there are more, it looks at the rest twice."""
+
+
 def recover(cells: Integers, dead: Integers) -> tuple[int, int]:
     """Make a pool whole whose users died at any instruction: (0, 0), or a code and the cell that is damaged.
 
     `dead` has the numbers of the owners that died; their blocks that were never committed are freed. The lock is held.
     A code means that nothing was written. It may be killed at any store, and done again.
     """
-    code, where, highest = check_chain(cells)
+    most = min(NOTES, len(cells) // UNIT_CELLS)
+    code, where = repair(cells, dead, np.empty(2 * most, dtype=np.int64))
+    return int(code), int(where)
+
+
+@kernel
+def repair(cells: Integers, dead: Integers, notes: Integers) -> tuple[int, int]:
+    """`recover`, with two cells of `notes` for each block that it can note.
+
+    The first look at a block checks it and notes it where something is to be done about it; only these are looked at
+    again, because fetching a header from memory is what takes the time.
+    """
+    code, where, highest, noted, behind, previous, used_blocks, used_units = take_notes(cells, dead, notes)
     if code != 0:
         return code, where
     cells[B_BUSY] = 1
@@ -276,23 +239,38 @@ def recover(cells: Integers, dead: Integers) -> tuple[int, int]:
         if cells[i] != 0:
             cells[i] = 0
     last = last_edge(cells)
-    used_blocks = used_units = free_blocks = free_units = 0
-    previous = 1
-    block = DATA_CELL + UNIT_CELLS
+    free_blocks = free_units = 0
+    end = length = 0
+    i = 0
+    block = notes[0] if noted > 0 else behind
     while block < last:
-        units = word_units(cells[block + H_WORD])
+        # Of a noted block the units before it were noted; of others, and behind a join, they are those just passed.
+        if block == end:
+            before = length
+        elif i < noted:
+            before = notes[2 * i + 1]
+        else:
+            before = previous
+        length = word_units(cells[block + H_WORD])
         if stays_used(cells, block, dead):
             used_blocks += 1
-            used_units += units
+            used_units += length
         else:
-            units = join_free(cells, block, dead)
+            length = join_free(cells, block, dead)
             free_blocks += 1
-            free_units += units
+            free_units += length
             insert(cells, block)
-        cells[block + H_PREVIOUS] = previous
-        previous = units
-        block += units * UNIT_CELLS
-    cells[last + H_PREVIOUS] = previous
+        if cells[block + H_PREVIOUS] != before:
+            cells[block + H_PREVIOUS] = before
+        end = block + length * UNIT_CELLS
+        # The block behind may be one that is not noted.
+        if cells[end + H_PREVIOUS] != length:
+            cells[end + H_PREVIOUS] = length
+        while i < noted and notes[2 * i] < end:
+            i += 1
+        block = notes[2 * i] if i < noted else max(end, behind)
+    if cells[last + H_PREVIOUS] != (length if end == last else previous):
+        cells[last + H_PREVIOUS] = length if end == last else previous
     cells[B_USED_BLOCKS] = used_blocks
     cells[B_USED_UNITS] = used_units
     cells[B_FREE_BLOCKS] = free_blocks
@@ -301,6 +279,48 @@ def recover(cells: Integers, dead: Integers) -> tuple[int, int]:
     fence()
     cells[B_BUSY] = 0
     return 0, 0
+
+
+@kernel
+def take_notes(cells: Integers, dead: Integers, notes: Integers) -> tuple[int, int, int, int, int, int, int, int]:
+    """`check_chain`, and what a repair has to know: its three numbers, then how many blocks are noted, where the rest
+    begins that there was no room to note (the last edge: nowhere), the units of the block before that, and blocks and
+    units of those used blocks before the rest that are not noted.
+
+    Noted are, each with the units of the block before it, blocks that are free or to be freed, that have another number
+    of units before them than their header says, or that are being amended.
+    """
+    code, where = check_edges(cells)
+    if code != 0:
+        return code, where, 0, 0, 0, 0, 0, 0
+    last = last_edge(cells)
+    highest = noted = used_blocks = used_units = 0
+    previous = before_rest = 1
+    rest = 0
+    block = DATA_CELL + UNIT_CELLS
+    while block < last:
+        units = units_in_chain(cells, block)
+        if units == 0:
+            return CORRUPT, block, highest, 0, 0, 0, 0, 0
+        if word_kind(cells[block + H_WORD]) == USED:
+            highest = max(highest, int(cells[block + H_GENERATION]))
+        if rest == 0:
+            if cells[block + H_PREVIOUS] == previous and block != cells[B_AMENDED] and stays_used(cells, block, dead):
+                used_blocks += 1
+                used_units += units
+            elif 2 * noted < len(notes):
+                notes[2 * noted] = block
+                notes[2 * noted + 1] = previous
+                noted += 1
+            else:
+                rest = block
+                before_rest = previous
+        previous = units
+        block += units * UNIT_CELLS
+    if rest == 0:
+        rest = last
+        before_rest = previous
+    return 0, 0, highest, noted, rest, before_rest, used_blocks, used_units
 
 
 @kernel

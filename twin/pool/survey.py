@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from twin.pool.allocator import last_edge
+from twin.pool.errors import PoolError
 from twin.pool.layout import (
     B_COOLED,
     B_DEMOTIONS,
@@ -33,6 +36,9 @@ from twin.pool.pool import Pool
 from twin.pool.recovery import walk
 
 _ROWS = 4_096
+ATTEMPTS = 100
+"""How often a chain that broke off, because it changed meanwhile, is followed from its beginning again."""
+Seen = TypeVar("Seen")
 _SHADES = " .:-=+*#%@"
 
 
@@ -84,7 +90,11 @@ class Survey:
 
 
 def survey(pool: Pool) -> Survey:
-    """Look once. Takes a millisecond for some 50,000 blocks."""
+    """Look once. Takes a millisecond for some 50,000 blocks. Raises `PoolError` where headers are damaged."""
+    return _looked(pool, lambda: _survey(pool))
+
+
+def _survey(pool: Pool) -> Survey:
     mapping, cells = pool.mapping, pool.cells
     tiers = {name: {"blocks": 0, "bytes": 0} for name in TIERS}
     free_blocks = free_units = largest = 0
@@ -127,18 +137,26 @@ def survey(pool: Pool) -> Survey:
     )
 
 
-def blocks(pool: Pool) -> Iterator[BlockFacts]:
-    """The used blocks, by address."""
-    for rows in _chain(pool):
-        for cell, kind, units, size, tier, owner, sequence, heat in rows.tolist():
-            if kind == USED:
-                yield BlockFacts(
-                    LOGICAL_BASE + cell * CELL, size, units * UNIT, TIERS[tier], owner, sequence != 0, heat
-                )
+def blocks(pool: Pool) -> list[BlockFacts]:
+    """The used blocks, by address. Raises `PoolError` where headers are damaged."""
+    return _looked(pool, lambda: _blocks(pool))
+
+
+def _blocks(pool: Pool) -> list[BlockFacts]:
+    return [
+        BlockFacts(LOGICAL_BASE + cell * CELL, size, units * UNIT, TIERS[tier], owner, sequence != 0, heat)
+        for rows in _chain(pool)
+        for cell, kind, units, size, tier, owner, sequence, heat in rows.tolist()
+        if kind == USED
+    ]
 
 
 def block_map(pool: Pool, width: int) -> str:
-    """The pool as `width` signs, each a stretch of it: blank is free, @ is full."""
+    """The pool as `width` signs, each a stretch of it: blank is free, @ is full. Raises as `survey` does."""
+    return _looked(pool, lambda: _block_map(pool, width))
+
+
+def _block_map(pool: Pool, width: int) -> str:
     taken = np.zeros(width)
     each = (len(pool.cells) - DATA_CELL) / width
     for rows in _chain(pool):
@@ -165,13 +183,35 @@ def words_for(seen: Survey) -> str:
     )
 
 
+class _BrokenError(Exception):
+    """The chain broke off at this cell."""
+
+
+def _looked(pool: Pool, look: Callable[[], Seen]) -> Seen:
+    """What `look` sees of the chain when it comes to the chain's end, which changes of a pool in use may prevent."""
+    cell = 0
+    for _ in range(ATTEMPTS):
+        try:
+            return look()
+        except _BrokenError as error:
+            cell = error.args[0]
+    raise PoolError(
+        f"{pool.mapping.name}: the headers are damaged at {LOGICAL_BASE + cell * CELL:#x}, or its writers left no "
+        f"moment to look in {ATTEMPTS} attempts; try again, and if it stays so make a new pool"
+    )
+
+
 def _chain(pool: Pool) -> Iterator[np.ndarray]:
-    """All blocks between the edges, in pieces of rows as `walk` fills them."""
+    """All blocks between the edges, in pieces of rows as `walk` fills them. Raises `_BrokenError`."""
+    cells = pool.cells
     at = DATA_CELL + UNIT_CELLS
-    # Bounded, because in a pool that is in use the chain may change under us; it has at most so many blocks.
-    for _ in range(len(pool.cells) // UNIT_CELLS // _ROWS + 1):
+    last = int(last_edge(cells))
+    while at < last:
         rows = np.empty((_ROWS, 8), dtype=np.int64)
-        count, at = walk(pool.cells, at, rows)
+        count, following = walk(cells, at, rows)
         yield rows[:count]
-        if at == 0:
-            return
+        # Always further on, so that it ends; the same cell again only when nothing was there.
+        end = int(rows[count - 1, 0] + rows[count - 1, 2] * UNIT_CELLS) if count else at
+        if following == 0 and end != last:
+            raise _BrokenError(end)
+        at = end
