@@ -267,7 +267,7 @@ class Pool(Member):
     def commit(self, block: Block) -> None:
         """What was put into the block through views is now to survive this process."""
         if self.owner < 0:
-            self._must_write()
+            self.must_write()
         code = commit(self.cells, block.cell, block.generation, self.owner)
         if code < 0:
             self._refuse(code, block, "a commit")

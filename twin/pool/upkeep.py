@@ -17,6 +17,7 @@ import numpy as np
 from twin.kernels import Integers, kernel
 from twin.pool import place
 from twin.pool.allocator import bump, last_edge
+from twin.pool.chain import units_in_chain
 from twin.pool.layout import (
     B_COOLED,
     B_DEMOTIONS,
@@ -39,7 +40,6 @@ from twin.pool.layout import (
     word_units,
 )
 from twin.pool.pool import Pool
-from twin.pool.recovery import units_in_chain
 from twin.pool.tiers import sweep
 
 log = logging.getLogger("twin")
