@@ -19,7 +19,7 @@ import simpy
 
 from twin.cli import DONE, output
 from twin.cli.backends import simulated
-from twin.cli.benchmark_pool import pool_figures
+from twin.cli.benchmark_pool import BY_LIVE_BLOCKS, pool_figures
 from twin.cli.run import versions
 from twin.clock import ModelledLateness, VirtualEnvironment
 from twin.control.choose import make_controller
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
     event = result["simpy_event_ns"]
     rows = []
     flat = dict(result)
-    for name in ("pool_alloc_ns", "pool_free_ns"):
+    for name in BY_LIVE_BLOCKS:
         flat |= {f"{name} at {live}": value for live, value in flat.pop(name).items()}
     for name, value in flat.items():
         if isinstance(value, float):
@@ -197,9 +197,11 @@ def _decisions(scenario: Scenario) -> list[int]:
 def _hundred_seconds(repeat: int) -> dict[str, float]:
     """The whole run, recorded and digested, in processes of their own; the peak is the largest of them."""
     seconds, peaks = [], []
+    # Not `ru_maxrss`, which a process inherits from the one that started it: it would tell this process's memory.
     program = (
-        "import json, resource, sys; from twin.cli import main; status = main(json.loads(sys.argv[1])); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+        "import json, sys; from twin.cli import main; status = main(json.loads(sys.argv[1])); "
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')), "
+        "file=sys.stderr); sys.exit(status)"
     )
     for number in range(repeat):
         with tempfile.TemporaryDirectory(prefix="twin-benchmark-") as folder:
