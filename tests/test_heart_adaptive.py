@@ -12,7 +12,7 @@ from twin.clock import ModelledLateness, VirtualEnvironment
 from twin.heart import inference, loops, ticks
 from twin.heart.adaptive import AdaptiveLaw
 from twin.heart.heartbeat import Heartbeat
-from twin.heart.stream import PHRASE_WORDS, choose
+from twin.heart.stream import PHRASE_WORDS, choose, phrase_book, recite
 from twin.kernels import MODE, Integers
 from twin.pool.layout import FROZEN, WARM
 from twin.pool.tiers import HEAT_MAX, KNEE, ONE_EXECUTION
@@ -68,6 +68,18 @@ def test_words_do_not_depend_on_how_they_are_cut_into_batches(first, cuts, words
     assert np.array_equal(whole, pieces)
     assert whole.min() >= 0
     assert whole.max() < words
+
+
+@given(st.integers(0, 1 << 40), st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 300))
+def test_a_book_of_phrases_recites_what_would_be_chosen(first, cuts, words) -> None:
+    book = phrase_book(1, 2, words)
+    chosen, recited = np.zeros(sum(cuts), dtype=np.int64), np.full(sum(cuts), -1, dtype=np.int64)
+    choose(1, 2, first, words, chosen, 0, len(chosen))
+    at = 0
+    for cut in cuts:
+        recite(1, 2, first + at, book, recited, at, cut)
+        at += cut
+    assert np.array_equal(chosen, recited)
 
 
 def test_a_program_runs_the_same_few_sequences_again_and_again() -> None:

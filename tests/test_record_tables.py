@@ -117,14 +117,15 @@ def test_rows_and_blocks_are_alike(path: Path) -> None:
 def test_layout_of_the_file(path: Path) -> None:
     write_ticks(path, 150_000)
     metadata = pq.ParquetFile(path).metadata
-    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [65_536, 65_536, 18_928]
+    groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    assert groups == [*[GROUP_ROWS] * 9, 150_000 - 9 * GROUP_ROWS]
     column = metadata.row_group(0).column(3)
     assert (column.compression, column.encodings) == ("ZSTD", ("RLE", "DELTA_BINARY_PACKED"))
     assert metadata.row_group(0).column(1).has_dictionary_page
     assert path.stat().st_size < 20 * 150_000
     write_ticks(path, 15 * GROUP_ROWS, "every:10")
     metadata = pq.ParquetFile(path).metadata
-    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [65_536, 32_768]
+    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [16_384, 8_192]
 
 
 def test_facts(path: Path) -> None:

@@ -19,7 +19,7 @@ import simpy
 
 from twin.cli import DONE, output
 from twin.cli.backends import simulated
-from twin.cli.benchmark_pool import pool_figures
+from twin.cli.benchmark_pool import BY_LIVE_BLOCKS, pool_figures
 from twin.cli.run import versions
 from twin.clock import ModelledLateness, VirtualEnvironment
 from twin.control.choose import make_controller
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
     event = result["simpy_event_ns"]
     rows = []
     flat = dict(result)
-    for name in ("pool_alloc_ns", "pool_free_ns"):
+    for name in BY_LIVE_BLOCKS:
         flat |= {f"{name} at {live}": value for live, value in flat.pop(name).items()}
     for name, value in flat.items():
         if isinstance(value, float):
@@ -128,7 +128,10 @@ def _inference_us(scenario: Scenario) -> float:
 
 
 def _tick_ns(scenario: Scenario, words_per_second: int) -> float:
-    """A tick of 1 ms with as many words as that brings, in batches of a control cycle."""
+    """A tick of 1 ms with as many words as that brings: the median of 100 batches, each of a control cycle.
+
+    Not their mean: what else the machine does falls on a few of them.
+    """
     settings = replace(
         scenario.heartbeat, adapt_interval=False, config="1_1_1_1_1_1", select_mode=False, inference_ticks=10**9
     )
@@ -136,13 +139,15 @@ def _tick_ns(scenario: Scenario, words_per_second: int) -> float:
     heart = Heartbeat(settings, 1)
     heart.feed(words_per_second, None)
     heart.run(env, 100_000_000, heart.clear)
-    before, until = heart.tick_number, heart.due_ns
-    began = time.perf_counter_ns()
-    while heart.tick_number - before < (10_000 if MODE == "numba" else 100):
-        until += 100_000_000
+    times = []
+    until = heart.due_ns
+    for _ in range(100 if MODE == "numba" else 1):
+        before, until = heart.tick_number, until + 100_000_000
+        began = time.perf_counter_ns()
         heart.run(env, until, heart.clear)
         heart.clear()
-    return (time.perf_counter_ns() - began) / (heart.tick_number - before)
+        times.append((time.perf_counter_ns() - began) / (heart.tick_number - before))
+    return median(times)
 
 
 @kernel
@@ -197,9 +202,11 @@ def _decisions(scenario: Scenario) -> list[int]:
 def _hundred_seconds(repeat: int) -> dict[str, float]:
     """The whole run, recorded and digested, in processes of their own; the peak is the largest of them."""
     seconds, peaks = [], []
+    # Not `ru_maxrss`, which a process inherits from the one that started it: it would tell this process's memory.
     program = (
-        "import json, resource, sys; from twin.cli import main; status = main(json.loads(sys.argv[1])); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+        "import json, sys; from twin.cli import main; status = main(json.loads(sys.argv[1])); "
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')), "
+        "file=sys.stderr); sys.exit(status)"
     )
     for number in range(repeat):
         with tempfile.TemporaryDirectory(prefix="twin-benchmark-") as folder:

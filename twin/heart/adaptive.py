@@ -21,7 +21,7 @@ from twin.heart.loops import (
     check_window,
     select_mode,
 )
-from twin.heart.stream import choose
+from twin.heart.stream import phrase_book, recite
 from twin.heart.ticks import (
     P_ADAPT,
     P_DECAY_ON,
@@ -118,6 +118,7 @@ class AdaptiveLaw:
         self.times_us = np.zeros(RING, dtype=np.int64)
         self.heats = np.zeros(RING, dtype=np.int64)
         self.table = ngrams.new_table()
+        self._book = phrase_book(key0, key1, settings.words)
         self._seen = np.zeros(settings.words, dtype=np.int64)
         self._scratch = new_scratch()
         self._blocks = np.zeros(BATCH + 1, dtype=np.int64)
@@ -140,6 +141,7 @@ class AdaptiveLaw:
             self.times_us,
             self.heats,
             self.table,
+            self._book,
             self._blocks,
             self._losses,
             self._idle_us,
@@ -189,9 +191,11 @@ def follow(
 ) -> None:
     """The context before the first word of a batch and after each of them, and their rows in the table of n-grams."""
     contexts[0] = context
-    for i in range(count):
-        context = ngrams.extended(context, ring[start + i], _ITEM_BITS)
-        contexts[i + 1] = context
+    if count > 0:
+        contexts[1] = ngrams.extended(context, ring[start], _ITEM_BITS)
+    # A context is two words. Made of those two and not of the one before, several are made at once.
+    for i in range(1, count):
+        contexts[i + 1] = ngrams.extended(ring[start + i - 1], ring[start + i], _ITEM_BITS)
     for i in range(count + 1):
         rows[i] = ngrams.row_of(table, contexts[i])
 
@@ -279,6 +283,7 @@ def execute(
     times_us: Integers,
     heats: Integers,
     table: Integers,
+    book: Integers,
     work_a: Integers,
     work_b: Integers,
     work_c: Integers,
@@ -301,7 +306,7 @@ def execute(
     while executed < end:
         start = executed & (RING - 1)
         batch = min(min(end - executed, RING - start), BATCH)
-        choose(parameters[P_KEY0], parameters[P_KEY1], executed, parameters[P_WORDS], ring, start, batch)
+        recite(parameters[P_KEY0], parameters[P_KEY1], executed, book, ring, start, batch)
         for i in range(start, start + batch):
             times_us[i] = now_us
         executed += batch
@@ -374,6 +379,7 @@ def run_ticks(
     times_us: Integers,
     heats: Integers,
     table: Integers,
+    book: Integers,
     work_a: Integers,
     work_b: Integers,
     work_c: Integers,
@@ -414,6 +420,7 @@ def run_ticks(
             times_us,
             heats,
             table,
+            book,
             work_a,
             work_b,
             work_c,

@@ -217,21 +217,19 @@ class Pool(Member):
         size = block.size
         if count is None:
             count = size - offset
-        if not 0 <= offset <= size or not 0 <= count <= size - offset:
+        if offset < 0 or count < 0 or offset + count > size:
             self._refuse(allocator.OUT_OF_RANGE, block, f"{count} bytes from byte {offset} on")
         cell, generation, numbers = block.cell, block.generation, self._numbers
-        start = (cell + UNIT_CELLS) * CELL + offset
-        for _ in range(READ_ATTEMPTS):
-            sequence = look(self.cells, cell, generation, self.owner) if self.owner >= 0 else self._look(block)
-            if sequence < 0:
-                self._refuse(sequence, block, "a read")
-            if numbers[cell + H_SIZE] >> 2 != size:
-                self._refuse_other(block)
-            if not sequence & 1:
-                data = self._memory[start : start + count].tobytes()
-                if numbers[cell + H_SEQUENCE] == sequence and numbers[cell + H_GENERATION] == generation:
-                    return data
-        raise self._busy(block)
+        sequence = look(self.cells, cell, generation, self.owner) if self.owner >= 0 else self._look(block)
+        if sequence >= 0 and not sequence & 1 and numbers[cell + H_SIZE] >> 2 == size:
+            start = (cell + UNIT_CELLS) * CELL + offset
+            data = self._memory[start : start + count].tobytes()
+            if numbers[cell + H_SEQUENCE] == sequence and numbers[cell + H_GENERATION] == generation:
+                return data
+        # The slow way: the block is being written, or is no block any more.
+        again = bytearray(count)
+        self._read_into(block, offset, memoryview(again))
+        return bytes(again)
 
     def read_into(self, block: Block, target: Any) -> None:
         """Fill `target` (a writable buffer of the block's size or less) from the block's beginning, as `read` does."""
@@ -239,16 +237,20 @@ class Pool(Member):
         count = len(into)
         if count > block.size:
             self._refuse(allocator.OUT_OF_RANGE, block, f"{count} bytes from byte 0 on")
-        start = (block.cell + UNIT_CELLS) * CELL
+        self._read_into(block, 0, into)
+
+    def _read_into(self, block: Block, offset: int, into: memoryview) -> None:
+        cell, numbers = block.cell, self._numbers
+        start = (cell + UNIT_CELLS) * CELL + offset
         for _ in range(READ_ATTEMPTS):
             sequence = self._look(block)
             if sequence < 0:
                 self._refuse(sequence, block, "a read")
-            if self._numbers[block.cell + H_SIZE] >> 2 != block.size:
+            if numbers[cell + H_SIZE] >> 2 != block.size:
                 self._refuse_other(block)
             if not sequence & 1:
-                into[:] = self._memory[start : start + count]
-                if self._numbers[block.cell + H_SEQUENCE] == sequence:
+                into[:] = self._memory[start : start + len(into)]
+                if numbers[cell + H_SEQUENCE] == sequence and numbers[cell + H_GENERATION] == block.generation:
                     return
         raise self._busy(block)
 

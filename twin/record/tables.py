@@ -25,7 +25,7 @@ from twin.record.keep import Keep, Selection
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP_ROWS = 65_536
+GROUP_ROWS = 16384
 """Rows in a row group, and in memory, at most."""
 WAITING_ROWS = 256
 """Rows that came one by one and wait as they came, to be put into their columns all at once."""
