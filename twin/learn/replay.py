@@ -16,6 +16,7 @@ from twin.learn.network import (
     LAYERS,
     PARAMETERS,
     SIZES,
+    WEIGHT_MAX,
     backward,
     clear_gradient,
     descend,
@@ -79,7 +80,7 @@ def best_action(net: Floats, first: int, allowed: Integers) -> int:
 
 @kernel
 def answer(shape: Integers, net: Floats, state: Floats, counters: Integers) -> bool:
-    """Q-values of `state` to the outputs of `net`; puts good weights back where they are no numbers.
+    """Q-values of `state` to the outputs of `net`; puts good weights back where weights or values are no numbers.
 
     False when that does not help.
     """
@@ -90,7 +91,7 @@ def answer(shape: Integers, net: Floats, state: Floats, counters: Integers) -> b
         for i in range(len(state)):
             net[first + i] = state[i]
         forward(shape, net)
-        if is_finite(net, outputs, count):
+        if within(net, 0, shape[PARAMETERS], WEIGHT_MAX) and is_finite(net, outputs, count):
             return True
         counters[ROLLBACKS] += 1
         if attempt == 0:
