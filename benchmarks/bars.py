@@ -19,6 +19,7 @@ BARS = {
     "word_ns": 20.0,
     "capture_ns": 40.0,
     "decision_us_p99": 1_000.0,
+    "policy_batch_us": 50.0,
 }
 
 

@@ -105,8 +105,7 @@ def teach(shape: Integers, net: Floats, examples: Floats, answers: Floats, steps
         descend(shape, net, rate * (1.0 - step / steps), 1.0)
 
 
-@pytest.mark.parametrize("per_output", [False, True])
-def test_a_forecast_of_temperatures_stays_within_a_tenth_of_a_degree(per_output) -> None:
+def test_a_forecast_of_temperatures_stays_within_a_tenth_of_a_degree() -> None:
     """Five temperatures ahead of a body that warms, in a minute, to what load and room say: outputs are 4 K wide."""
     stream = Stream(1, "forecast")
     room, load, temp = (
@@ -118,7 +117,7 @@ def test_a_forecast_of_temperatures_stays_within_a_tenth_of_a_degree(per_output)
     shape = new_shape(3, 24, 12, 5)
     net = new_network(shape, stream)
     teach(shape, net, examples, rises / 4, 6_000, 0.003)
-    small = Quantised.of(shape, net, examples[:500], per_output)
+    small = Quantised.of(shape, net, examples[:500])
     wrong = max(float(np.abs(small.forward(x) * 4 - rise).max()) for x, rise in zip(examples, rises, strict=True))
     assert wrong < 0.3, "what was not learned proves nothing"
     assert small.report(examples[500:]).error_max * 4 < 0.1
@@ -127,14 +126,14 @@ def test_a_forecast_of_temperatures_stays_within_a_tenth_of_a_degree(per_output)
 # --- what bytes can say -----------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 100), st.lists(st.integers(1, 9), min_size=2, max_size=5), st.booleans())
-def test_any_network_can_be_had_in_bytes(seed, widths, per_output) -> None:
+@given(st.integers(0, 100), st.lists(st.integers(1, 9), min_size=2, max_size=5))
+def test_any_network_can_be_had_in_bytes(seed, widths) -> None:
     stream = Stream(seed, "any")
     shape = new_shape(*widths)
     net = new_network(shape, stream)
     before = net.copy()
     states = drawn(stream, 50, -1_000, 1_500, widths[0])
-    small = Quantised.of(shape, net, states, per_output)
+    small = Quantised.of(shape, net, states)
     assert np.array_equal(net, before)
     # Far from tight, but a wrong sign, scale or place is worse than that.
     assert small.report(states).error_max < 0.02 * len(widths) * max(widths)

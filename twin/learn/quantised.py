@@ -8,8 +8,6 @@ networks for efficient integer-arithmetic-only inference", 2018, section 2; soft
 
 Rounded weights shift each output by what they make of the mean input. Calibration measures that shift and takes it off
 the bias: Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019, section 4.2.
-
-A layer has one scale for all weights, or with `per_output` one for those that lead to the same output.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ def forward_quantised(
 ) -> int:
     """From the inputs at the beginning of `values` to all activations there; returns where the outputs begin.
 
-    `weights` are those of a network without the biases; `steps` and `zeros` belong to layers, `biases`, `factors` and
+    `weights` are those of a network without the biases; `steps`, `zeros` and `factors` belong to layers, `biases` and
     `offsets` to their outputs one after another; `units` takes the inputs of all layers in eight bits; `sums` is
     scratch as wide as the widest layer.
     """
@@ -53,7 +51,7 @@ def forward_quantised(
     for layer in range(layers):
         inputs = shape[SIZES + layer]
         outputs = shape[SIZES + layer + 1]
-        step, zero = steps[layer], zeros[layer]
+        step, zero, factor = steps[layer], zeros[layer], factors[layer]
         for i in range(inputs):
             value = values[at + i] / step
             # Cut before it becomes an integer, which no number outside of 64 bits can become.
@@ -73,7 +71,7 @@ def forward_quantised(
                 sums[j] += unit * np.int64(row[j])
         at += inputs
         for j in range(outputs):
-            z = sums[j] * factors[outputs_from + j] + biases[outputs_from + j]
+            z = sums[j] * factor + biases[outputs_from + j]
             values[at + j] = z if layer == layers - 1 else z / (1.0 + abs(z))
         weights_at += inputs * outputs
         outputs_from += outputs
@@ -93,7 +91,7 @@ class Report:
 class Quantised:
     """A network of `twin.learn.network` in eight bits. Made by `of`."""
 
-    def __init__(self, shape: Integers, net: Floats, states: Floats, per_output: bool) -> None:
+    def __init__(self, shape: Integers, net: Floats, states: Floats) -> None:
         self.shape = shape.copy()
         self.net = net.copy()
         widths = [int(width) for width in shape[SIZES:]]
@@ -102,7 +100,7 @@ class Quantised:
         self.zeros = np.zeros(len(widths) - 1, dtype=np.int64)
         self.weights = np.zeros(sum(a * b for a, b in pairwise(widths)), dtype=np.int8)
         self.biases = np.zeros(outputs, dtype=np.float64)
-        self.factors = np.zeros(outputs, dtype=np.float64)
+        self.factors = np.ones(len(widths) - 1, dtype=np.float64)
         self.offsets = np.zeros(outputs, dtype=np.int64)
         self._values = np.zeros(sum(widths), dtype=np.float64)
         self._units = np.zeros(sum(widths), dtype=np.int64)
@@ -115,22 +113,20 @@ class Quantised:
             step = (seen.high[layer] - seen.low[layer]) / (HIGHEST - LOWEST) or 1.0
             zero = LOWEST - round(seen.low[layer] / step)
             matrix = floats[floats_at : floats_at + a * b].reshape(a, b)
-            largest = np.abs(matrix).max(axis=0)
-            scales = (largest if per_output else np.full(b, largest.max())) / HIGHEST
-            scales[scales == 0.0] = 1.0
-            whole = np.rint(matrix / scales).astype(np.int8)
+            scale = float(np.abs(matrix).max()) / HIGHEST or 1.0
+            whole = np.rint(matrix / scale).astype(np.int8)
             place = slice(outputs_from, outputs_from + b)
             self.steps[layer], self.zeros[layer] = step, zero
             self.weights[weights_at : weights_at + a * b] = whole.reshape(-1)
             self.biases[place] = floats[floats_at + a * b : floats_at + (a + 1) * b]
-            self.factors[place] = scales * step
+            self.factors[layer] = scale * step
             self.offsets[place] = -zero * whole.astype(np.int64).sum(axis=0)
             units = self._sum_of_units(states)[inputs_from : inputs_from + a]
             exact = seen.total[inputs_from : inputs_from + a]
             shift = np.zeros(b, dtype=np.float64)
             for i in range(a):
                 coarse = float(int(units[i]) - zero * len(states))
-                shift += exact[i] * matrix[i] - coarse * (scales * step * whole[i])
+                shift += exact[i] * matrix[i] - coarse * (scale * step * whole[i])
             self.biases[place] += shift / len(states)
             floats_at += (a + 1) * b
             weights_at += a * b
@@ -138,7 +134,7 @@ class Quantised:
             inputs_from += a
 
     @classmethod
-    def of(cls, shape: Integers, net: Floats, states: Floats, per_output: bool = False) -> Quantised:
+    def of(cls, shape: Integers, net: Floats, states: Floats) -> Quantised:
         """Quantise `net`, calibrated with `states` (one a row): they should cover what is to come, unknowns as well.
 
         Raises `ValueError` for states of another width, no states, and values that are not finite.
@@ -149,7 +145,7 @@ class Quantised:
             )
         if not np.isfinite(states).all() or not np.isfinite(weights_of(shape, net)).all():
             raise ValueError("states for calibration and weights have to be finite; some are not")
-        return cls(shape, net, states, per_output)
+        return cls(shape, net, states)
 
     def forward(self, state: Floats) -> Floats:
         """The outputs for `state`, finite whatever it is: what is not a number counts as the smallest that was seen.
