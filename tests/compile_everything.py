@@ -15,9 +15,8 @@ FUSED = re.compile(r"\b(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 
 def main() -> None:
     began = time.perf_counter()
-    from running import run, shipped_scenario
-
     import numpy as np
+    from running import run, shipped_scenario
 
     from twin.kernels import exp, log, power, tanh
     from twin.learn.policy import Policy
