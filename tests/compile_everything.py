@@ -15,10 +15,17 @@ FUSED = re.compile(r"\b(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 
 def main() -> None:
     began = time.perf_counter()
+    import numpy as np
     from running import run, shipped_scenario
 
     from twin.kernels import exp, log, power, tanh
+    from twin.learn.policy import Policy
+    from twin.learn.quantised import Quantised
+    from twin.scenario import Learn
 
+    policy, state = Policy(Learn(batch=1), 1), np.zeros((1, 8))
+    policy.learn(policy.choose(state[0]), 0, state[0], False)
+    assert Quantised.of(policy.shape, policy.online, state).report(state).states == 1
     run(replace(shipped_scenario("sensor_faults"), duration_ms=500))
     for used in (exp(1.0), log(2.0), tanh(0.5), power(2.0, 0.5)):
         assert used

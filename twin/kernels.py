@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,18 @@ KEPT_CACHES = 4
 
 def kernel(function: Function) -> Function:
     """Compile `function` with numba, or return it as it is, as `MODE` says."""
+    return _compiled(function, "python")
+
+
+def kernel_nonzero(function: Function) -> Function:
+    """Like `kernel`, for a function none of whose divisors can be 0.
+
+    The test for 0 is left out: it would keep a loop from doing several divisions at once.
+    """
+    return _compiled(function, "numpy")
+
+
+def _compiled(function: Function, error_model: Literal["python", "numpy"]) -> Function:
     if MODE == "python":
         return function
     # Intel's vector library would replace plain arithmetic calls by approximations of its own.
@@ -60,7 +72,7 @@ def kernel(function: Function) -> Function:
     folder = _cache_folder()
     if folder is not None:
         numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
-    compiled = numba.njit(cache=folder is not None, fastmath=False, error_model="python")(function)
+    compiled = numba.njit(cache=folder is not None, fastmath=False, error_model=error_model)(function)
     return cast("Function", compiled)
 
 

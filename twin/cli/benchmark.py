@@ -19,6 +19,7 @@ import simpy
 
 from twin.cli import DONE, output
 from twin.cli.backends import simulated
+from twin.cli.benchmark_learn import learn_figures
 from twin.cli.benchmark_pool import BY_LIVE_BLOCKS, pool_figures
 from twin.cli.run import versions
 from twin.clock import ModelledLateness, VirtualEnvironment
@@ -54,6 +55,7 @@ def main(options: argparse.Namespace) -> int:
         "decision_us_p50": float(np.percentile(decisions, 50)) / 1e3,
         "decision_us_p99": float(np.percentile(decisions, 99)) / 1e3,
         **pool_figures(repeat),
+        **learn_figures(repeat),
         **_hundred_seconds(repeat),
         "kernels": MODE,
         "versions": versions(),

@@ -1,0 +1,167 @@
+"""A policy that learns which action to take: double Q-learning on a network of 8 -> 32 -> 16 -> 5.
+
+How it learns is in `twin.learn.replay`; here are the arrays, their names for checkpoints, and the two calls of a cycle:
+`learn` what became of the last choice, then `choose` the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from twin.kernels import Floats, Integers, Stream, stream_keys
+from twin.learn import replay
+from twin.learn.features import FEATURES
+from twin.learn.network import new_network, new_shape, outputs_at, weights_of, within
+from twin.scenario import ACTIONS, Learn
+
+WIDTHS = (len(FEATURES), 32, 16, len(ACTIONS))
+
+
+class CheckpointError(ValueError):
+    """What is to be restored does not fit."""
+
+
+class Policy:
+    """Chooses among the scenario's actions, by number: places in `twin.scenario.ACTIONS`.
+
+    `seed` fixes the first weights, what is explored and what is replayed, in three streams of their own:
+    `learn.policy`, `learn.explore`, `learn.replay`. Nothing that is handed to it makes it raise or lose its weights:
+    what is refused is counted.
+    """
+
+    def __init__(self, settings: Learn, seed: int) -> None:
+        self.shape = new_shape(*WIDTHS)
+        self.online = new_network(self.shape, Stream(seed, "learn.policy"))
+        self.target = self.online.copy()
+        self.rows = np.zeros((settings.buffer, 2 * len(FEATURES) + 3), dtype=np.float64)
+        self.state = np.zeros(len(FEATURES), dtype=np.float64)
+        self.counters = np.zeros(replay.COUNTERS, dtype=np.int64)
+        self._allowed = np.array(sorted(ACTIONS.index(name) for name in set(settings.actions)), dtype=np.int64)
+        self._settings = np.array(
+            [
+                settings.batch,
+                settings.discount,
+                settings.epsilon_start,
+                settings.epsilon_end,
+                settings.epsilon_cycles,
+                settings.rate_start,
+                settings.rate_end,
+                settings.rate_cycles,
+                settings.target_cycles,
+            ],
+            dtype=np.float64,
+        )
+        self._keys = np.array([*stream_keys(seed, "learn.explore"), *stream_keys(seed, "learn.replay")], dtype=np.int64)
+        self._outputs = int(outputs_at(self.shape))
+        # Questions are answered in a copy, so that they leave no trace in the activations that a checkpoint holds.
+        self._asked = self.online.copy()
+        self._uncounted = np.zeros_like(self.counters)
+
+    def choose(self, state: Floats) -> int:
+        """An action for `state` (8 float64), with exploration. Noop for a state that is not finite or beyond 100."""
+        return int(
+            replay.choose(
+                self.shape, self.online, self.state, state, self._allowed, self.counters, self._settings, self._keys
+            )
+        )
+
+    def learn(self, executed_action: int, reward_micro: int, state_after: Floats, over: bool) -> None:
+        """Credit what was executed after the last `choose`, whatever was chosen, and learn from one batch.
+
+        `reward_micro` is -1,000,000..1,000,000; `over` says that nothing after `state_after` counts. What is no action,
+        no reward or no state is refused. Without an accepted state at the last `choose` there is nothing to credit.
+        """
+        if not (
+            _is_integer(executed_action, 0, len(ACTIONS) - 1)
+            and _is_integer(reward_micro, -replay.REWARD_MAX_MICRO, replay.REWARD_MAX_MICRO)
+        ):
+            self.counters[replay.REFUSED] += 1
+            self.counters[replay.PENDING] = 0
+            return
+        replay.learn(
+            self.shape, self.online, self.target, self.rows, self.state, state_after, int(executed_action),
+            int(reward_micro), bool(over), self._allowed, self.counters, self._settings, self._keys,
+        )  # fmt: skip
+
+    def greedy(self, state: Floats) -> int:
+        """The allowed action with the largest Q-value (the first of equal ones); noop for no state. Changes nothing."""
+        values = self.q_values(state)
+        if not np.isfinite(values).all():
+            return replay.NOOP
+        return int(replay.best_action(values, 0, self._allowed))
+
+    def q_values(self, state: Floats) -> Floats:
+        """The Q-values of all five actions, allowed or not; not a number for what is no state. Changes nothing."""
+        if not within(state, 0, len(state), replay.STATE_MAX):
+            return np.full(len(ACTIONS), np.nan)
+        self._asked[:] = self.online
+        replay.answer(self.shape, self._asked, state, self._uncounted)
+        return self._asked[self._outputs : self._outputs + len(ACTIONS)].copy()
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Neither learn nor explore from now on, for an evaluation; or do again."""
+        self.counters[replay.FROZEN] = frozen
+
+    def weights(self) -> Floats:
+        """The 901 weights that choose, as a view: what a digest of the learner covers."""
+        return weights_of(self.shape, self.online)
+
+    def train(self) -> None:
+        """Learn from one batch of what is stored, as `learn` does; at least one experience must be."""
+        replay.train(
+            self.shape,
+            self.online,
+            self.target,
+            self.rows,
+            self._allowed,
+            self.counters,
+            self._settings,
+            self._keys,
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The whole state, as views: a policy of the same settings and seed that takes it over goes on bit for bit."""
+        return {
+            "shape": self.shape,
+            "online": self.online,
+            "target": self.target,
+            "rows": self.rows,
+            "state": self.state,
+            "counters": self.counters,
+        }
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Take over what `arrays` gave. Raises `CheckpointError`, and changes nothing, where anything does not fit."""
+        mine = self.arrays()
+        for name, array in mine.items():
+            if name not in arrays:
+                raise CheckpointError(f"a policy's checkpoint has no {name}; it needs {', '.join(mine)}")
+            given = arrays[name]
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise CheckpointError(
+                    f"{name} of a policy's checkpoint is {given.dtype} {given.shape}; this policy has {array.dtype} "
+                    f"{array.shape}: use the same learn.buffer, or begin without the checkpoint"
+                )
+            if not np.isfinite(given.astype(np.float64)).all():
+                raise CheckpointError(f"{name} of a policy's checkpoint has values that are no numbers")
+        counters = arrays["counters"]
+        if not np.array_equal(arrays["shape"], self.shape) or not _counters_fit(counters, len(self.rows)):
+            raise CheckpointError("a policy's checkpoint has counters or a network that no policy with this buffer has")
+        actions = arrays["rows"][:, 2 * len(FEATURES)]
+        if not np.isin(actions, np.arange(len(ACTIONS))).all():
+            raise CheckpointError(f"rows of a policy's checkpoint name actions other than 0 to {len(ACTIONS) - 1}")
+        for name, array in mine.items():
+            array[...] = arrays[name]
+
+
+def _is_integer(value: object, least: int, most: int) -> bool:
+    """Neither a float, which may be no number, nor a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= int(value) <= most
+
+
+def _counters_fit(counters: Integers | npt.NDArray[np.generic], buffer: int) -> bool:
+    numbers = [int(value) for value in counters.tolist()]
+    return min(numbers) >= 0 and numbers[replay.STORED] <= buffer and numbers[replay.POSITION] < buffer
