@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ABOVE_THE_SEAM = (
-    "twin/control", "twin/heart", "twin/pool", "twin/world", "twin/kernels.py", "twin/loop.py", "twin/telemetry.py",
+    "twin/control", "twin/heart", "twin/learn", "twin/pool", "twin/world", "twin/kernels.py", "twin/loop.py",
+    "twin/telemetry.py",
 )  # fmt: skip
 FORBIDDEN_MODULES = {"time", "datetime", "random", "secrets", "uuid", "math", "statistics"}
 
@@ -49,7 +50,7 @@ def test_no_clock_no_chance_no_libm(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sources("twin/control", "twin/heart", "twin/pool", "twin/loop.py"), ids=lambda path: path.name
+    "path", sources("twin/control", "twin/heart", "twin/learn", "twin/pool", "twin/loop.py"), ids=lambda path: path.name
 )
 def test_nobody_above_the_seam_asks_where_it_runs(path: Path) -> None:
     text = path.read_text()

@@ -34,6 +34,7 @@ class Signals:
         self._wrap = {channel.name: channel.wrap for channel in channels}
         self._machine = machine
         self._model = ThermalModel(machine)
+        self._unaided = ThermalModel(machine)
         self._check = control.model_check
         self._hold_cycles = control.hold_cycles
         self._period_ns = control.period_ms * 1_000_000
@@ -112,6 +113,7 @@ class Signals:
             worst_millicelsius=worst,
             limits_millicelsius=self._limits,
             expected_millicelsius=self._judged(),
+            unaided_millicelsius=self._without_sensors(),
             fans=self._fan_names,
             fan_rpm=fan_rpm,
             fan_trouble=fan_trouble,
@@ -120,6 +122,7 @@ class Signals:
             cpu_clock_kilohertz=get("cpu_clock_kilohertz"),
             gpu_load_ppm=get("gpu_busy_ppm"),
             gpu_power_microwatts=gpu_power,
+            gpu_clock_kilohertz=get("gpu_clock_kilohertz"),
             memory_used_ppm=memory_used,
             frame_rate_millihertz=get("frame_rate_millihertz"),
             frame_latency_microseconds=get("frame_latency_microseconds"),
@@ -216,6 +219,7 @@ class Signals:
         self._pull_references(blind, seconds)
         model.step(np.array(heat), rpm, seconds)
         self._expect()
+        self._advance_unaided(heat, cpu_power, gpu_power, rpm, seconds)
         for i, (gate, sensor) in enumerate(zip(self._gates, machine.sensors, strict=True)):
             if sensor.node in blind:
                 gate.compare(None)
@@ -224,6 +228,23 @@ class Signals:
             self._lagged[i] += (self._expected[i] - self._lagged[i]) * dt_ns // (self._lags_ns[i] + dt_ns)
             gate.compare(self._lagged[i])
         self._unchecked = tuple(sensor.name for sensor in machine.sensors if sensor.node in blind)
+
+    def _advance_unaided(
+        self, heat: list[float], cpu_power: int | None, gpu_power: int | None, rpm: Floats, seconds: float
+    ) -> None:
+        """The model that begins as the scenario says and hears no sensor. An unknown power counts as the largest."""
+        machine, places = self._machine, self._unaided.places
+        if cpu_power is None:
+            heat[places[machine.cpu.node]] += machine.cpu.pl2_watts
+        if gpu_power is None and machine.gpu.enabled:
+            heat[places[machine.gpu.node]] += machine.gpu.power_limit_watts
+        self._unaided.step(np.array(heat), rpm, seconds)
+
+    def _without_sensors(self) -> tuple[int | None, ...]:
+        if not self._check:
+            return (None,) * len(self._sensor_nodes)
+        celsius = self._unaided.celsius.tolist()
+        return tuple([int(celsius[node] * 1_000.0) for node in self._sensor_nodes])
 
     def _pull_references(self, blind: set[str], seconds: float) -> None:
         """Let reference sensors say how warm the surroundings are; let blind nodes follow their sensors.

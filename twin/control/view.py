@@ -16,6 +16,8 @@ class View:
     `temps_millicelsius` has one entry a sensor: its reading, less the known offset, where it is believed.
     `worst_millicelsius` is the hotter of that and what the thermal model expects, None where the reading is not
     believed; `expected_millicelsius` is the model alone, None where it cannot judge. Headrooms are limit minus worst.
+    `unaided_millicelsius` is what the model would expect if no temperature sensor told it anything, not even how warm
+    the room is: a witness that no temperature sensor can sway. None without the model.
     `frames_counted_millihertz` is the frame rate over the last second or so, made of the count of frames and not of
     what the application says about its rate. `unchecked` names the sensors that the model cannot judge, because their
     processor's power is not known. `failsafe` is empty or says why the machine must be cooled at full power now.
@@ -29,6 +31,7 @@ class View:
     worst_millicelsius: tuple[int | None, ...]
     limits_millicelsius: tuple[int, ...]
     expected_millicelsius: tuple[int | None, ...]
+    unaided_millicelsius: tuple[int | None, ...]
     fans: tuple[str, ...]
     fan_rpm: tuple[int | None, ...]
     fan_trouble: str
@@ -37,6 +40,7 @@ class View:
     cpu_clock_kilohertz: int | None
     gpu_load_ppm: int | None
     gpu_power_microwatts: int | None
+    gpu_clock_kilohertz: int | None
     memory_used_ppm: int | None
     frame_rate_millihertz: int | None
     frame_latency_microseconds: int | None

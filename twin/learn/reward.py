@@ -7,10 +7,13 @@ So no single fault of a sensor is worth more than the truth, where the witnesses
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 
 from twin.control.view import View
-from twin.scenario import Machine, Scenario
+from twin.scenario import Cpu, Gpu, Machine, Scenario
+
+log = logging.getLogger("twin")
 
 MICRO = 1_000_000
 COOL_MILLICELSIUS = 15_000
@@ -38,7 +41,8 @@ class RewardError(ValueError):
 def make_reward(scenario: Scenario) -> Reward:
     """The reward that the scenario names: `standard`, or `module:function`, called as `function(view, held_back)`.
 
-    Its answer is cut to -1,000,000..1,000,000; what is no int counts as -1,000,000. Raises `RewardError`.
+    Its answer is cut to -1,000,000..1,000,000. What it raises, what is no int, and an int that does not fit 64 bits
+    count as -1,000,000. Raises `RewardError`.
     """
     name = scenario.learn.reward
     if name == "standard":
@@ -46,41 +50,62 @@ def make_reward(scenario: Scenario) -> Reward:
     module_name, colon, function_name = name.partition(":")
     try:
         if not colon:
-            raise ValueError("is neither")
+            raise ValueError("there is no reward of that name")
         function = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:
         raise RewardError(
             f"learn.reward = {name!r}: {type(error).__name__}: {error}; allowed are standard, or a function of your "
-            "own as module:function"
+            "own as module:function, in a module that imports"
         ) from error
     if not callable(function):
         raise RewardError(f"learn.reward = {name!r}: is a {type(function).__name__}; name a function(view, held_back)")
+    return Bounded(function)
 
-    def bounded(view: View, held_back: bool) -> int:
-        value = function(view, held_back)
-        return min(MICRO, max(-MICRO, value)) if type(value) is int else -MICRO
 
-    return bounded
+class Bounded:
+    """A reward of one's own, held to what a reward may be. The first time that it fails is logged."""
+
+    def __init__(self, function: Callable[[View, bool], object]) -> None:
+        self._function = function
+        self._complained = False
+
+    def __call__(self, view: View, held_back: bool) -> int:
+        """The function's answer, or the least there is."""
+        try:
+            value = self._function(view, held_back)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._complain(f"raised {type(error).__name__}", error)
+            return -MICRO
+        if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+            self._complain(f"answered with a {type(value).__name__} that is no int of 64 bits", None)
+            return -MICRO
+        return min(MICRO, max(-MICRO, value))
+
+    def _complain(self, what: str, error: BaseException | None) -> None:
+        if not self._complained:
+            self._complained = True
+            log.error("the reward function %s; that counts as -1, and so will what follows", what, exc_info=error)
 
 
 class StandardReward:
     """+0.3 for headroom above 15 K, -0.2 below 5 K, +0.2 for more than 60 frames a second, +0.1 for power below the
     sustained limit, -0.3 for an anomaly; cut to -1..1, in millionths.
+
+    | term | one witness | the other |
+    |---|---|---|
+    | headroom | every reading, where it is believed | the thermal model, which no temperature sensor may sway |
+    | frames | the rate that the application tells | its count of frames |
+    | power | what is measured | what clock and load take |
     """
 
     def __init__(self, machine: Machine) -> None:
         cpu, gpu = machine.cpu, machine.gpu
+        self._cpu = _Switching(cpu, cpu.cores)
         self._cpu_limit = round(cpu.pl1_watts * MICRO)
-        self._cpu_idle = round(cpu.idle_watts * MICRO)
-        self._clocks = cpu.frequencies_kilohertz
-        # Nanofarads, millivolts squared and kilohertz make 1e-12 W.
-        self._switching = tuple(
-            round(cpu.cores * cpu.capacitance_nanofarad * millivolt * millivolt * kilohertz / MICRO)
-            for kilohertz, millivolt in zip(cpu.frequencies_kilohertz, cpu.voltages_millivolt, strict=True)
-        )
-        self._gpu_enabled = gpu.enabled
+        self._gpu = _Switching(gpu, 1) if gpu.enabled else None
         self._gpu_limit = round(gpu.power_limit_watts * MICRO)
-        self._gpu_idle = round(gpu.idle_watts * MICRO)
 
     def __call__(self, view: View, held_back: bool) -> int:
         """The worth of a cycle that led to `view`."""
@@ -90,48 +115,64 @@ class StandardReward:
         return min(MICRO, max(-MICRO, worth))
 
     def _headroom(self, view: View) -> int:
-        """The hottest of what is read counts, but the model's word where the reading agrees with it."""
+        """The hotter of reading and unaided model counts, and the sensor with the least room.
+
+        The model that the sensors guide is no witness: a reference sensor draws it after itself.
+        """
         least: int | None = None
-        for temp, expected, worst, limit in zip(
-            view.temps_millicelsius,
-            view.expected_millicelsius,
-            view.worst_millicelsius,
-            view.limits_millicelsius,
-            strict=True,
+        for temp, unaided, limit in zip(
+            view.temps_millicelsius, view.unaided_millicelsius, view.limits_millicelsius, strict=True
         ):
-            if worst is None or temp is None:
+            if temp is None or unaided is None:
                 return -HOT
-            hot = worst if expected is None or view.suspicion else expected
-            least = limit - hot if least is None else min(least, limit - hot)
+            room = limit - max(temp, unaided)
+            least = room if least is None else min(least, room)
         if least is None or least < HOT_MILLICELSIUS:
             return -HOT
         return COOL if least > COOL_MILLICELSIUS else 0
 
     def _frames(self, view: View) -> int:
-        """Frames are many when the application says so and their count does."""
         told, counted = view.frame_rate_millihertz, view.frames_counted_millihertz
         if told is None or counted is None:
             return 0
         return SMOOTH if min(told, counted) > SMOOTH_MILLIHERTZ else 0
 
     def _power(self, view: View) -> int:
-        """Power is low when it is measured to be, and when load and clock say so, for every processor that is there."""
-        measured, clock, load = view.cpu_power_microwatts, view.cpu_clock_kilohertz, view.cpu_load_ppm
-        if measured is None or clock is None or load is None:
+        """For every processor that is there, or not at all."""
+        cpu = _larger(view.cpu_power_microwatts, self._cpu.at(view.cpu_clock_kilohertz, view.cpu_load_ppm))
+        if cpu is None or cpu >= self._cpu_limit:
             return 0
-        if max(measured, self._cpu_at(clock, load)) >= self._cpu_limit:
-            return 0
-        if self._gpu_enabled:
-            measured, load = view.gpu_power_microwatts, view.gpu_load_ppm
-            if measured is None or load is None:
-                return 0
-            if max(measured, self._gpu_idle + (self._gpu_limit - self._gpu_idle) * load // MICRO) >= self._gpu_limit:
+        if self._gpu is not None:
+            gpu = _larger(view.gpu_power_microwatts, self._gpu.at(view.gpu_clock_kilohertz, view.gpu_load_ppm))
+            if gpu is None or gpu >= self._gpu_limit:
                 return 0
         return THRIFTY
 
-    def _cpu_at(self, kilohertz: int, load_ppm: int) -> int:
-        """What switching at this clock and load takes, with the idle power: the larger part of P = C * V^2 * f * u."""
+
+class _Switching:
+    """What a processor's switching takes at a clock and load, with its idle power: P = cores * C * V^2 * f * u + idle.
+
+    The larger part of its power; leakage is left out, because it would need a temperature.
+    """
+
+    def __init__(self, processor: Cpu | Gpu, cores: int) -> None:
+        self._idle = round(processor.idle_watts * MICRO)
+        self._clocks = processor.frequencies_kilohertz
+        # Nanofarads, millivolts squared and kilohertz make 1e-12 W.
+        self._microwatts = tuple(
+            round(cores * processor.capacitance_nanofarad * millivolt * millivolt * kilohertz / MICRO)
+            for kilohertz, millivolt in zip(self._clocks, processor.voltages_millivolt, strict=True)
+        )
+
+    def at(self, kilohertz: int | None, load_ppm: int | None) -> int | None:
+        """Microwatts at the lowest clock of the table that is not below `kilohertz`; None without clock or load."""
+        if kilohertz is None or load_ppm is None:
+            return None
         level = 0
-        while level < len(self._switching) - 1 and self._clocks[level] < kilohertz:
+        while level < len(self._clocks) - 1 and self._clocks[level] < kilohertz:
             level += 1
-        return self._cpu_idle + self._switching[level] * min(max(load_ppm, 0), MICRO) // MICRO
+        return self._idle + self._microwatts[level] * min(max(load_ppm, 0), MICRO) // MICRO
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
