@@ -102,16 +102,17 @@ def to_toml(scenario: Scenario) -> str:
     return tomli_w.dumps(_without_none(asdict(scenario)))
 
 
-def canonical(scenario: Scenario, trace_digest: str = "") -> bytes:
+def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str = "") -> bytes:
     """The bytes of a scenario that enter the run digest: everything but its name for people, what is kept on disk, and
     the pool, which changes where things lie and no result.
 
-    A trace counts by its content (`trace_digest`), not by the name of its file.
+    A trace and a checkpoint count by their content (their digests), not by the names of their files.
     """
     data = asdict(scenario)
     del data["recording"], data["description"], data["pool"]
     if data["workload"]["trace"] is not None:
         data["workload"]["trace"]["file"] = trace_digest
+    data["learn"]["checkpoint"] = checkpoint_digest
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -119,6 +120,31 @@ def trace_path(scenario: Scenario, scenario_file: Path) -> Path | None:
     """The recording that drives the scenario, if one does; relative names start at the scenario's folder."""
     trace = scenario.workload.trace
     return None if trace is None else scenario_file.parent / trace.file
+
+
+def checkpoint_path(scenario: Scenario, scenario_file: Path) -> Path | None:
+    """The weights that the learner begins with, if there are any; relative names start at the scenario's folder."""
+    learn = scenario.learn
+    return scenario_file.parent / learn.checkpoint if learn.enabled and learn.checkpoint else None
+
+
+def input_digests(scenario: Scenario, scenario_file: Path) -> tuple[str, str]:
+    """The digests of the trace and of the checkpoint that the scenario names; empty for what it does not name.
+
+    Raises `ScenarioError` when one of them cannot be read.
+    """
+    found, problems = [], []
+    for key, path in (
+        ("workload.trace.file", trace_path(scenario, scenario_file)),
+        ("learn.checkpoint", checkpoint_path(scenario, scenario_file)),
+    ):
+        try:
+            found.append("" if path is None else file_digest(path))
+        except OSError as error:
+            problems.append(f"{key} = {str(path)!r}: cannot be read: {error.strerror}; name a file that is there")
+    if problems:
+        raise ScenarioError(str(scenario_file), problems)
+    return found[0], found[1]
 
 
 def file_digest(path: Path) -> str:
@@ -229,6 +255,7 @@ def _contradictions(scenario: Scenario, wrong: set[str | int]) -> list[str]:
         ({"workload"}, _workload_problems),
         ({"recording"}, _recording_problems),
         ({"control"}, _control_problems),
+        ({"learn"}, _learn_problems),
     ):
         if wrong.isdisjoint(sections):
             found += check(scenario)
@@ -269,6 +296,27 @@ def _control_problems(scenario: Scenario) -> list[str]:
     if controller in ("rules-pid", "steady") or _FACTORY_PATTERN.fullmatch(controller):
         return []
     return [f"control.controller = {controller!r}: allowed are rules-pid, steady and module:factory"]
+
+
+def _learn_problems(scenario: Scenario) -> list[str]:
+    learn = scenario.learn
+    found = [
+        f"learn.ranges.{name} = [{low}, {high}]: the first must be below the second"
+        for name, (low, high) in asdict(learn.ranges).items()
+        if not low < high
+    ]
+    if learn.reward != "standard" and not _FACTORY_PATTERN.fullmatch(learn.reward):
+        found.append(f"learn.reward = {learn.reward!r}: allowed are standard and module:function")
+    if len(set(learn.actions)) < len(learn.actions):
+        found.append(f"learn.actions = {list(learn.actions)}: one is named more than once")
+    if "noop" not in learn.actions:
+        found.append(f"learn.actions = {list(learn.actions)}: noop must be among them, it leaves things as they are")
+    if learn.authority_percent > learn.authority_most_percent:
+        found.append(f"learn.authority_percent = {learn.authority_percent}: must not exceed authority_most_percent "
+                     f"({learn.authority_most_percent})")  # fmt: skip
+    if learn.batch > learn.buffer:
+        found.append(f"learn.batch = {learn.batch}: must not exceed buffer ({learn.buffer})")
+    return found
 
 
 def _processor_problems(scenario: Scenario) -> list[str]:

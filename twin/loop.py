@@ -7,7 +7,7 @@ becomes of a command, the recorder what is kept.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Protocol
 
 from simpy import Event
@@ -17,7 +17,7 @@ from twin.clock import EndOfRecording, Order, TwinEnvironment
 from twin.control.cycle import Cycle
 from twin.control.shield import Shield
 from twin.control.signals import Signals
-from twin.control.view import SOURCES, Controller, Decision, View
+from twin.control.view import SOURCES, Controller, Decision, Learned, Learner, View
 from twin.heart.heartbeat import Heartbeat, Words
 from twin.kernels import Integers
 from twin.scenario import ACTIONS, Scenario
@@ -55,6 +55,7 @@ class Loop:
         self.heart = Heartbeat(scenario.heartbeat, scenario.seed, words)
         self.missed_cycles = 0
         self._controller = controller
+        self._learner: Learner | None = controller if isinstance(controller, Learner) else None
         self._recorder = recorder
         self._watcher = watcher
         self._last_tick: Integers | None = None
@@ -131,9 +132,10 @@ class Loop:
             self._signals.commanded(
                 {fan: applied.values[channel] for channel, fan in self._fans.items() if channel in applied.values}
             )
+            learned = self._learned(applied.values, bool(verdict.changed or verdict.failsafe))
             # The ticks of before come first in the log, as they came first in time.
             self._flush()
-            cycle = Cycle(number, due_ns, wake, readings, view, decision, verdict, applied)
+            cycle = Cycle(number, due_ns, wake, readings, view, decision, verdict, applied, learned)
             self._recorder.cycle(cycle)
             if self._watcher is not None:
                 self._watcher.cycle(cycle, self._last_tick)
@@ -150,14 +152,29 @@ class Loop:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._complaints += 1
-            if self._complaints == 1:
-                log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
+            self._complain(error)
             return Decision("conservative", "failsafe", f"the controller raised {type(error).__name__}", {})
         if decision.action not in ACTIONS or decision.source not in SOURCES:
             reason = f"the controller answered action {decision.action!r} from {decision.source!r}, unknown here"
             return Decision("conservative", "failsafe", reason, {})
         return decision
+
+    def _learned(self, values: Mapping[str, int], held_back: bool) -> Learned | None:
+        """Tell a controller that learns what became of its decision. What it raises costs only what it would tell."""
+        if self._learner is None:
+            return None
+        try:
+            return self._learner.executed(values, held_back)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._complain(error)
+            return None
+
+    def _complain(self, error: BaseException) -> None:
+        self._complaints += 1
+        if self._complaints == 1:
+            log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
 
 
 def _plain(answer: object) -> Decision:

@@ -382,10 +382,12 @@ class Learn:
 
     Authority is 0, 10, 50 or 100 %: how much of the way from the baseline's command to the proposed one is gone. It
     starts at `authority_percent` and rises after `evidence_cycles` without a reason against it, up to
-    `authority_most_percent`.
+    `authority_most_percent`. One of every `compare_every_blocks` blocks of 50 cycles belongs to the baseline, to
+    compare with (0: none). Without `learning` the weights stay as they are and nothing is tried out.
     """
 
     enabled: bool = False
+    learning: bool = True
     checkpoint: Annotated[str, Len(0, 4_096)] = ""
     actions: Annotated[tuple[Action, ...], Len(1, 5)] = ACTIONS
     reward: Annotated[str, Len(1, 256)] = "standard"
@@ -406,6 +408,7 @@ class Learn:
     authority_percent: Literal[0, 10, 50, 100] = 0
     authority_most_percent: Literal[0, 10, 50, 100] = 100
     evidence_cycles: Annotated[int, Ge(1), Le(10**9)] = 1_000
+    compare_every_blocks: Annotated[int, Ge(0), Le(1_000_000)] = 8
 
 
 @model

@@ -67,6 +67,7 @@ def _status_of(error: Exception) -> int:
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
         "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
+        "RewardError", "CheckpointError",
     }  # fmt: skip
     return BAD_INPUT if names & bad_input else FAILED
 
@@ -149,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--crystal", action=argparse.BooleanOptionalAction, default=None, help="keep the words in a shared memory pool"
     )
+    run.add_argument(
+        "--neural", action=argparse.BooleanOptionalAction, default=None, help="let the optimizer learn and propose"
+    )
     run.add_argument("--out", metavar="DIR", type=_folder, help="the run directory (default: a new one in runs/)")
     run.add_argument(
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
@@ -198,6 +202,24 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--temporal-threshold", metavar="X", type=float, default=0.5, help="when decay is slow (default: 0.5)"
     )
+
+    train = add("train", "let the optimizer learn in simulation, over scenarios and seeds; goes on where it stopped")
+    train.add_argument("scenario", metavar="SCENARIO", nargs="+", help="shipped scenarios or TOML files")
+    train.add_argument("--out", metavar="CHECKPOINT", type=_folder, required=True, help="the file of weights")
+    evaluate = add("evaluate", "compare a checkpoint with the baseline")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a file of weights that twin train made")
+    evaluate.add_argument(
+        "scenario", metavar="SCENARIO", nargs="*", help="default: the shipped ones that it was not trained on"
+    )
+    evaluate.add_argument("--workers", metavar="N", type=_whole, default=1, help="processes (default: 1)")
+    for sub, seeds, first in ((train, 8, 1), (evaluate, 8, 1_001)):
+        sub.add_argument("--seeds", metavar="N", type=_whole, default=seeds, help=f"how many (default: {seeds})")
+        sub.add_argument(
+            "--first-seed", metavar="N", type=_whole, default=first, help=f"the first of them (default: {first})"
+        )
+        sub.add_argument(
+            "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
+        )
 
     add("scenarios", "list the scenarios that are shipped")
 

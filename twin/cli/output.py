@@ -40,14 +40,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 class Progress:
-    """How far a run is, on standard error: a bar on a terminal, a line every few seconds elsewhere."""
+    """How far something is, on standard error: a bar on a terminal, a line every few seconds elsewhere.
+
+    `total` is in `unit`s, which a line names.
+    """
 
     LINE_EVERY_SECONDS = 5.0
 
-    def __init__(self, options: argparse.Namespace, name: str, duration_ns: int) -> None:
+    def __init__(self, options: argparse.Namespace, name: str, total: int, unit: str = "s") -> None:
         self._quiet = bool(options.quiet or options.json)
         self._name = name
-        self._duration_ns = duration_ns
+        self._total = total
+        self._unit = unit
         self._bar: Any = None
         self._task: Any = None
         self._last_line = time.monotonic()
@@ -59,15 +63,23 @@ class Progress:
 
             self._bar = Bar(console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._name, total=self._duration_ns / SECOND_NS)
+            self._task = self._bar.add_task(self._name, total=self._total)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
+    def reached(self, done: int) -> None:
+        """So many of `total` are done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif not self._quiet and time.monotonic() - self._last_line >= self.LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            print(f"{self._name}: {done} of {self._total} {self._unit}", file=sys.stderr)
+
     def watch(self, env: TwinEnvironment) -> None:
-        """Follow a run from inside its environment, once a second of its time."""
+        """Follow a run from inside its environment, once a second of its time; `total` is its seconds."""
         if not self._quiet:
             env.process(self._follow(env))
 
@@ -77,9 +89,4 @@ class Progress:
 
         while True:
             yield env.after(SECOND_NS, Order.RECORDER)
-            seconds = int(env.now) // SECOND_NS
-            if self._bar is not None:
-                self._bar.update(self._task, completed=seconds)
-            elif time.monotonic() - self._last_line >= self.LINE_EVERY_SECONDS:
-                self._last_line = time.monotonic()
-                print(f"{self._name}: {seconds} of {self._duration_ns // SECOND_NS} s", file=sys.stderr)
+            self.reached(int(env.now) // SECOND_NS)

@@ -15,12 +15,12 @@ from twin.cli.crystal import crystal_core
 from twin.cli.run import run_digests
 from twin.clock import RecordedLateness, VirtualEnvironment
 from twin.control.choose import make_controller
-from twin.loader import file_digest, parse, trace_path
+from twin.loader import checkpoint_path, input_digests, parse
 from twin.loop import Loop
 from twin.record.compare import first_difference
 from twin.record.files import make_folder
 from twin.record.recorder import Recorded, RunRecorder
-from twin.record.rundir import SEAM_LOG, RunDirectory
+from twin.record.rundir import SCENARIO, SEAM_LOG, RunDirectory
 from twin.record.seamlog import SeamLog, read_seam_log
 from twin.scenario import Recording, Scenario
 from twin.timing import Wake
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="twin-replay-") as temporary:
         place = Path(temporary) if options.out is None else make_folder(Path(options.out), empty=True)
         scenario, recorded = replay(directory.path, log, place, options.crystal)
-        digests = run_digests(scenario, _trace_digest(scenario, directory.path), recorded)
+        digests = run_digests(scenario, input_digests(scenario, directory.path / SCENARIO), recorded)
         recorded_digests = {} if directory.manifest is None else directory.manifest["digests"]
         differing = [name for name in recorded_digests if digests.get(name) != recorded_digests[name]]
         difference = first_difference(directory.path, place) if differing else None
@@ -72,7 +72,7 @@ def replay(run: Path, log: SeamLog, place: Path, crystal: bool = False) -> tuple
     limits = {limit.name: limit for limit in log.header.limits}
     hardware = ReplayHardware(log.header.channels, limits, cycles)
     env = VirtualEnvironment(RecordedLateness(log.lateness_ns, wakes))
-    controller = make_controller(scenario, hardware.limits)
+    controller = make_controller(scenario, hardware.limits, checkpoint_path(scenario, run / SCENARIO))
     with crystal_core(scenario, hardware.limits, place, run) as core:
         recorder = RunRecorder(place, scenario, hardware.sensors, hardware.limits, None)
         try:
@@ -82,15 +82,6 @@ def replay(run: Path, log: SeamLog, place: Path, crystal: bool = False) -> tuple
         except BaseException:
             recorder.abandon()
             raise
-
-
-def _trace_digest(scenario: Scenario, run: Path) -> str:
-    path = trace_path(scenario, run / "scenario.toml")
-    if path is None:
-        return ""
-    if not path.is_file():
-        raise InputError(f"{path}: the trace that drove the run is not there; it belongs to the run's digest")
-    return file_digest(path)
 
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:

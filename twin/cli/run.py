@@ -22,11 +22,11 @@ from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Backend, opened, simulated
 from twin.cli.crystal import crystal_core
-from twin.control.choose import controller_source, make_controller
+from twin.control.choose import make_controller, own_sources
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.kernels import Integers
-from twin.loader import canonical, file_digest, find, load, to_toml, trace_path
+from twin.loader import canonical, checkpoint_path, find, input_digests, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.record import rundir
 from twin.record.digest import run_digest
@@ -46,20 +46,23 @@ def main(options: argparse.Namespace) -> int:
     _check_options(options)
     source = find(options.scenario)
     scenario = load(options.scenario, _overrides(options))
-    trace_file = trace_path(scenario, source)
+    trace_file, weights = trace_path(scenario, source), checkpoint_path(scenario, source)
     trace = None if trace_file is None or scenario.workload.trace is None else _load_trace(trace_file, scenario)
     root = None if options.root is None else Path(options.root)
+    inputs = input_digests(scenario, source)
     warm_up(scenario, trace)
-    trace_digest = "" if trace_file is None else file_digest(trace_file)
     with opened(options.backend, scenario, root, options.act, trace) as backend:
-        controller = make_controller(scenario, backend.hardware.limits)
-        key = _key(scenario, trace_digest, controller, options.backend)
+        controller = make_controller(scenario, backend.hardware.limits, weights)
+        key = _key(scenario, inputs, options.backend)
         with _directory(options, scenario, key) as directory:
             if trace_file is not None:
                 shutil.copyfile(trace_file, directory.path / kept_trace_name(trace_file))
                 scenario = with_trace_file(scenario, kept_trace_name(trace_file))
+            if weights is not None:
+                shutil.copyfile(weights, directory.path / rundir.WEIGHTS)
+                scenario = replace(scenario, learn=replace(scenario.learn, checkpoint=rundir.WEIGHTS))
             write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
-            result = _record(options, scenario, backend, controller, directory, trace, trace_digest)
+            result = _record(options, scenario, backend, controller, directory, trace, inputs)
     _report(options, result)
     return INTERRUPTED if result.pop("stopped") else DONE
 
@@ -90,6 +93,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "heartbeat.law": _quoted(options.law),
         "recording.ticks": _quoted(options.ticks),
         "pool.shared": None if options.crystal is None else str(options.crystal).lower(),
+        "learn.enabled": None if options.neural is None else str(options.neural).lower(),
     }
     return [*options.set, *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
@@ -132,20 +136,24 @@ def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
     """Run a moment of the scenario without recording: every kernel is compiled and imported before time matters."""
     import pyarrow.parquet  # noqa: F401
 
-    moment = replace(scenario, duration_ms=3 * scenario.control.period_ms)
+    moment = replace(
+        scenario,
+        duration_ms=3 * scenario.control.period_ms,
+        control=replace(scenario.control, controller="rules-pid"),
+        learn=replace(scenario.learn, reward="standard"),
+    )
     backend = simulated(moment, trace)
-    controller = make_controller(replace(moment, control=replace(moment.control, controller="rules-pid")),
-                                 backend.hardware.limits)  # fmt: skip
+    controller = make_controller(moment, backend.hardware.limits)
     Loop(backend.env, backend.hardware, moment, controller, _Nowhere()).run()
 
 
-def _key(scenario: Scenario, trace_digest: str, controller: Controller, backend: str) -> str:
+def _key(scenario: Scenario, inputs: tuple[str, str], backend: str) -> str:
     # A run on a real machine is like no other; a simulated one gives the same bytes again.
     source = f"linux {time.time_ns()} {os.getpid()}" if backend == "linux" else backend
     heart = scenario.heartbeat
     return rundir.run_key(
         __version__,
-        canonical(scenario, trace_digest) + scenario.recording.ticks.encode() + controller_source(controller),
+        canonical(scenario, *inputs) + scenario.recording.ticks.encode() + own_sources(scenario),
         scenario.seed,
         heart.config,
         heart.law,
@@ -175,7 +183,7 @@ def _record(
     controller: Controller,
     directory: rundir.RunDirectory,
     trace: TraceTable | None,
-    trace_digest: str,
+    inputs: tuple[str, str],
 ) -> dict[str, Any]:
     hardware = backend.hardware
     with (
@@ -198,7 +206,7 @@ def _record(
             recorder.abandon()
             raise
         wall_seconds = time.perf_counter() - began
-        digests = run_digests(scenario, trace_digest, recorded)
+        digests = run_digests(scenario, inputs, recorded)
         seconds = scenario.duration_ms / 1_000 if ended else float(backend.env.now) / 1e9
         figures = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles, **recorded.figures}
         write_json(directory.file(rundir.FINGERPRINT), {"schema": "fingerprint/0", **figures})
@@ -238,7 +246,7 @@ def _run(
     options: argparse.Namespace, scenario: Scenario, backend: Backend, trace: TraceTable | None, loop: Loop
 ) -> bool:
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(output.Progress(options, scenario.name, scenario.duration_ms * 1_000_000))
+        progress = stack.enter_context(output.Progress(options, scenario.name, scenario.duration_ms // 1_000))
         progress.watch(backend.env)
         stack.enter_context(_stopping_cleanly(loop))
         if options.load:
@@ -279,13 +287,11 @@ def seam_header(scenario: Scenario, hardware: Hardware) -> SeamHeader:
     )
 
 
-def run_digests(scenario: Scenario, trace_digest: str, recorded: Recorded) -> dict[str, str]:
-    """The three digests of a run."""
+def run_digests(scenario: Scenario, inputs: tuple[str, str], recorded: Recorded) -> dict[str, str]:
+    """The three digests of a run, whose trace and checkpoint have the digests `inputs`."""
     heart = scenario.heartbeat
     tick, control = recorded.ticks.digest, recorded.control.digest
-    whole = run_digest(
-        RUN_SCHEMA, canonical(scenario, trace_digest), scenario.seed, heart.config, heart.law, tick, control
-    )
+    whole = run_digest(RUN_SCHEMA, canonical(scenario, *inputs), scenario.seed, heart.config, heart.law, tick, control)
     return {"tick_digest": tick, "control_digest": control, "run_digest": whole}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -20,8 +21,23 @@ class ControllerError(ValueError):
     """The controller that a scenario names cannot be had."""
 
 
-def make_controller(scenario: Scenario, limits: Mapping[str, Limit]) -> Controller:
-    """A fresh controller. `module:factory` is imported and called as `factory(scenario, limits)`.
+def make_controller(scenario: Scenario, limits: Mapping[str, Limit], checkpoint: Path | None = None) -> Controller:
+    """A fresh controller: the one that the scenario names, inside the optimizer if that is switched on.
+
+    `checkpoint` is the file of the weights that the optimizer begins with (None: drawn from the seed). Raises
+    `ControllerError`, and with the optimizer `RewardError` and `CheckpointError`.
+    """
+    baseline = _baseline(scenario, limits)
+    if not scenario.learn.enabled:
+        return baseline
+    # Imported here, because most runs need none of it.
+    from twin.learn.optimizer import Optimizer
+
+    return Optimizer(scenario, limits, baseline, checkpoint)
+
+
+def _baseline(scenario: Scenario, limits: Mapping[str, Limit]) -> Controller:
+    """The controller that the scenario names. `module:factory` is imported and called as `factory(scenario, limits)`.
 
     Raises `ControllerError` when that does not work.
     """
@@ -52,19 +68,20 @@ def make_controller(scenario: Scenario, limits: Mapping[str, Limit]) -> Controll
     return controller
 
 
-def controller_source(controller: Controller) -> bytes:
-    """The source of the module that a controller of one's own comes from; empty for ours, or where there is none.
+def own_sources(scenario: Scenario) -> bytes:
+    """The sources of the modules that a controller and a reward of one's own come from; empty for ours.
 
-    It tells runs apart: after a change in a controller the same scenario gives another run.
+    They tell runs apart: after a change in a controller the same scenario gives another run.
     """
-    module = sys.modules.get(type(controller).__module__)
-    file = getattr(module, "__file__", None)
-    if file is None or type(controller).__module__.startswith("twin."):
-        return b""
-    try:
-        return Path(file).read_bytes()
-    except OSError:
-        return b""
+    names = [scenario.control.controller, *([scenario.learn.reward] if scenario.learn.enabled else [])]
+    found = b""
+    for name in names:
+        module_name, colon, _ = name.partition(":")
+        file = getattr(sys.modules.get(module_name), "__file__", None)
+        if colon and file is not None:
+            with contextlib.suppress(OSError):
+                found += Path(file).read_bytes()
+    return found
 
 
 def _words(error: BaseException) -> str:

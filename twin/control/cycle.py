@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from hardware.interface import Applied, Readings
 from twin.control.shield import Verdict
-from twin.control.view import Decision, View
+from twin.control.view import Decision, Learned, View
 from twin.timing import Wake
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What was read, made of it, decided, allowed and done. Number `number` was due at `due_ns` and woke so."""
+    """What was read, made of it, decided, allowed and done. Number `number` was due at `due_ns` and woke so.
+
+    `learned` is None where the controller does not learn.
+    """
 
     number: int
     due_ns: int
@@ -22,3 +25,4 @@ class Cycle:
     decision: Decision
     verdict: Verdict
     applied: Applied
+    learned: Learned | None = None

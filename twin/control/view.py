@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 SOURCES = ("rules", "pid", "neural", "shield", "failsafe")
 
@@ -74,8 +74,35 @@ class Decision:
     command: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a controller that learns tells about a cycle.
+
+    `proposed` and `executed` are actions; `reward_micro` is what the cycle before was worth, in millionths (None in the
+    first); `forecast_millicelsius` has an entry a sensor, five steps ahead, None where there is none; `anomaly_micro`
+    is how unusual it looks, in millionths of the alarm's threshold; `weights` is the digest of all learned weights.
+    """
+
+    proposed: str
+    executed: str
+    authority_percent: int
+    reward_micro: int | None
+    forecast_millicelsius: tuple[int | None, ...]
+    anomaly_micro: int | None
+    weights: str
+    note: str
+
+
 class Controller(Protocol):
     """Anything that decides. It is called once a control cycle, with the same view in simulation and on hardware."""
 
     def decide(self, view: View) -> Decision:
         """The wanted command for this cycle. What it returns passes the shield; what it raises is a failsafe."""
+
+
+@runtime_checkable
+class Learner(Controller, Protocol):
+    """A controller that is told what became of its decision."""
+
+    def executed(self, values: Mapping[str, int], held_back: bool) -> Learned:
+        """`values` were applied in the cycle of the last `decide`; `held_back` says that the shield changed them."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from hardware.interface import Channel, Command, Limit
 from twin.control.cycle import Cycle
+from twin.control.view import Learned
 from twin.heart import ticks
 from twin.kernels import Integers
 from twin.record import seamformat
@@ -22,8 +23,7 @@ from twin.record.tables import Column, TableSummary, TableWriter
 from twin.scenario import Scenario
 
 TICK_SCHEMA = "tick/1"
-CONTROL_SCHEMA = "control/0"
-"""Number 0 until the learner fills the remaining columns."""
+CONTROL_SCHEMA = "control/1"
 WAITING_TICKS = 4_096
 """Ticks that wait to be put into their table together, because they come by the hundred and the table has a price."""
 
@@ -49,7 +49,10 @@ TICK_COLUMNS = (
 
 
 def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sensors: tuple[str, ...]) -> list[Column]:
-    """The control table of a machine: timing, readings with their status, what was made of them, decision, command."""
+    """The control table of a machine: timing, readings with their status, what was made of them, decision, command.
+
+    What a learner tells is empty, or null, where nobody learns.
+    """
     columns = [
         Column("cycle", "u32"),
         Column("time_ns", "u64"),
@@ -63,6 +66,9 @@ def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sen
         Column(name, "i64", nullable=True) for name in ("cpu_load_ppm", "cpu_power_microwatts", "memory_used_ppm")
     ]
     columns += [Column(name, "str") for name in ("suspicion", "unchecked", "action", "source", "reason")]
+    columns += [Column(name, "str") for name in ("proposed", "executed", "learner_note", "weights")]
+    columns += [Column(name, "i64", nullable=True) for name in ("authority_percent", "reward_micro", "anomaly_micro")]
+    columns += [Column(f"{name}_forecast_millicelsius", "i64", nullable=True) for name in sensors]
     for name in outputs:
         columns += [Column(f"{name}_asked", "i64", nullable=True), Column(f"{name}_command", "i64")]
         columns.append(Column(f"{name}_applied", "i64", nullable=True))
@@ -95,6 +101,7 @@ class RunRecorder:
     ) -> None:
         self._outputs = tuple(limits)
         self._config = scenario.heartbeat.config
+        self._sensors = len(scenario.machine.sensors)
         self._log = None if log_header is None else SeamLogWriter(directory / "seam.log", log_header)
         self._ticks = TableWriter(directory / "ticks.parquet", TICK_SCHEMA, TICK_COLUMNS, scenario.recording.ticks)
         columns = control_columns(channels, self._outputs, tuple(sensor.name for sensor in scenario.machine.sensors))
@@ -174,11 +181,26 @@ class RunRecorder:
         row += view.worst_millicelsius
         row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
         row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
+        row += self._learned(cycle.learned)
         for name in self._outputs:
             row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
         row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
         self._control.append_row(row)
         self._summary.cycle(view, readings, cycle.decision.action, bool(verdict.failsafe))
+
+    def _learned(self, learned: Learned | None) -> list[int | str | None]:
+        if learned is None:
+            return ["", "", "", "", None, None, None, *[None] * self._sensors]
+        return [
+            learned.proposed,
+            learned.executed,
+            learned.note,
+            learned.weights,
+            learned.authority_percent,
+            learned.reward_micro,
+            learned.anomaly_micro,
+            *learned.forecast_millicelsius,
+        ]
 
     def close(self, ended: bool) -> Recorded:
         """Finish the files; `ended` says that the run reached its end (else the log stays without its END)."""

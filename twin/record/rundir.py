@@ -26,12 +26,14 @@ RUN_LOG = "run.log"
 TRACE = "trace.csv"
 TRACE_GZ = "trace.csv.gz"
 """The recording that drove the world, where one did, under the name that tells how it is stored."""
+WEIGHTS = "weights.checkpoint"
+"""The weights that a learner began with, where it did."""
 ADVICE = "advice.jsonl"
 """The layouts that an advisor gave for the run's memory pool."""
 EXPORT = "export"
 """The folder inside a run directory that exports go to by default."""
 
-FILES = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST, RUN_LOG, TRACE, TRACE_GZ, ADVICE)
+FILES = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST, RUN_LOG, TRACE, TRACE_GZ, WEIGHTS, ADVICE)
 """Every file of a run."""
 COMPLETE = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST)
 """What a run that ended well has."""

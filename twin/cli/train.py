@@ -1,0 +1,156 @@
+"""`twin train`: let the optimizer learn in simulation, over scenarios and seeds, into a checkpoint.
+
+Training goes episode by episode: every scenario under the first seed, then under the next. After each one everything
+that was learned, and every counter that decides what comes next, is in the checkpoint. So a training that was
+interrupted at any point goes on from the last whole episode and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from hardware.interface import Limit
+from twin.cli import DONE, InputError, output
+from twin.cli.episode import Case, play
+from twin.control.choose import make_controller
+from twin.control.view import Controller
+from twin.learn import checkpoint
+from twin.learn.optimizer import Optimizer
+from twin.loader import canonical
+from twin.scenario import Learn, Scenario
+
+KEPT = 3
+"""Checkpoints that stay: the newest and the two before it."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Train, or go on training, and say what the episodes earned."""
+    if options.seeds < 1:
+        raise InputError(f"--seeds {options.seeds}: at least 1 is needed")
+    cases = [Case.of(name, options.set) for name in options.scenario]
+    if len({case.scenario.name for case in cases}) < len(cases):
+        raise InputError("scenarios: one is named more than once; each is trained on with every seed anyway")
+    plan = _Plan(cases, options.first_seed, options.seeds)
+    out = Path(options.out)
+    state = _begun(out, plan)
+    rewards: list[float] = []
+    with output.Progress(options, "training", plan.episodes, "episodes") as progress:
+        for number in range(0 if state is None else int(state.facts["episodes"]), plan.episodes):
+            state, reward = _episode(plan, number, state, out)
+            rewards.append(reward)
+            progress.reached(number + 1)
+    assert state is not None
+    result = {
+        "checkpoint": str(out),
+        "digest": state.digest,
+        "episodes": plan.episodes,
+        "cycles": int(state.facts["cycles"]),
+        "scenarios": [case.scenario.name for case in cases],
+        "seeds": [plan.first_seed, plan.first_seed + plan.seeds - 1],
+        "mean_rewards": rewards,
+    }
+    _report(options, result)
+    return DONE
+
+
+class _Plan:
+    """Which episodes there are, in order, and how the learner is set for them."""
+
+    def __init__(self, cases: list[Case], first_seed: int, seeds: int) -> None:
+        self.cases = cases
+        self.first_seed = first_seed
+        self.seeds = seeds
+        self.episodes = len(cases) * seeds
+        cycles = sum(case.scenario.duration_ms // case.scenario.control.period_ms for case in cases) * seeds
+        self._cycles = max(1, cycles * 3 // 4)
+        self.digest = blake2b(digest_size=32)
+        for case in cases:
+            self.digest.update(canonical(case.scenario, case.trace_digest))
+        self.digest.update(f"{first_seed} {seeds}".encode())
+
+    def case(self, number: int) -> tuple[Case, Scenario]:
+        """Episode `number`, and its scenario with the seed and a learner that is free to try things out."""
+        case = self.cases[number % len(self.cases)]
+        scenario = case.scenario
+        return case, replace(
+            scenario, seed=self.first_seed + number // len(self.cases), learn=self._learn(scenario.learn)
+        )
+
+    def _learn(self, learn: Learn) -> Learn:
+        """Full authority and no comparing, exploration and steps that fall over three quarters of the training."""
+        plain = Learn()
+        return replace(
+            learn,
+            enabled=True,
+            learning=True,
+            checkpoint="",
+            authority_percent=100,
+            authority_most_percent=100,
+            compare_every_blocks=0,
+            epsilon_start=0.5 if learn.epsilon_start == plain.epsilon_start else learn.epsilon_start,
+            epsilon_end=0.02 if learn.epsilon_end == plain.epsilon_end else learn.epsilon_end,
+            epsilon_cycles=self._cycles,
+            rate_cycles=self._cycles,
+        )
+
+
+def _begun(out: Path, plan: _Plan) -> checkpoint.Checkpoint | None:
+    """What an earlier call of the same training left; None when there is nothing. Raises `InputError` for another's."""
+    if not out.exists():
+        if not out.parent.is_dir():
+            raise InputError(f"{out}: there is no folder {out.parent}; make it first, or name another file")
+        return None
+    state = checkpoint.latest_good(out)
+    if state.facts.get("plan") != plan.digest.hexdigest():
+        raise InputError(
+            f"{out}: is the checkpoint of another training (other scenarios, seeds or settings); name another file "
+            "with --out, or remove this one"
+        )
+    return state
+
+
+def _episode(
+    plan: _Plan, number: int, state: checkpoint.Checkpoint | None, out: Path
+) -> tuple[checkpoint.Checkpoint, float]:
+    case, scenario = plan.case(number)
+    made: list[Optimizer] = []
+
+    def make(scenario: Scenario, limits: Mapping[str, Limit]) -> Controller:
+        controller = make_controller(scenario, limits)
+        assert isinstance(controller, Optimizer)
+        if state is not None:
+            controller.brain.restore(state.arrays)
+        made.append(controller)
+        return controller
+
+    episode = play(scenario, make, case.trace)
+    facts: dict[str, str | int] = {
+        "plan": plan.digest.hexdigest(),
+        "episodes": number + 1,
+        "cycles": episode.cycles + (0 if state is None else int(state.facts["cycles"])),
+        "scenarios": " ".join(case.scenario.name for case in plan.cases),
+        "first_seed": plan.first_seed,
+        "seeds": plan.seeds,
+    }
+    return checkpoint.save(out, made[0].brain.arrays(), facts, keep=KEPT), episode.mean_reward
+
+
+def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        output.print_json(result)
+        return
+    if options.quiet:
+        return
+    rewards = result["mean_rewards"]
+    rows = [
+        ("trained on", f"{', '.join(result['scenarios'])}, seeds {result['seeds'][0]} to {result['seeds'][1]}"),
+        ("episodes", f"{result['episodes']:,} in all, {len(rewards):,} of them now; {result['cycles']:,} cycles"),
+        ("reward a cycle", f"{rewards[0]:.3f} in the first, {rewards[-1]:.3f} in the last" if rewards else "as before"),
+        ("checkpoint", f"{result['checkpoint']}, {result['digest']}"),
+    ]
+    output.print_table("Training", ("", ""), rows)
