@@ -89,10 +89,11 @@ class Gate:
             return f"{name}: {value} m\u00b0C is outside {COLDEST_MILLICELSIUS}..{HOTTEST_MILLICELSIUS}"
         if now_ns - taken_ns > self._oldest_ns:
             return f"{name}: the reading is {(now_ns - taken_ns) // 1_000_000} ms old"
-        if self._last is not None:
+        jump = 0 if self._last is None else value - self._last
+        # What the tolerance alone allows, whatever time has passed, is the rule.
+        if not -settings.slew_millicelsius <= jump <= settings.slew_millicelsius:
             passed_ms = max(0, taken_ns - self._last_ns) // 1_000_000 + settings.hold_ms
             allowed = settings.slew_millicelsius + settings.rise_per_second_millicelsius * passed_ms // 1_000
-            jump = value - self._last
             if not -allowed <= jump <= allowed:
                 return f"{name}: jumped by {_kelvin(jump)}"
         return ""

@@ -37,25 +37,19 @@ MOST = 3
 @kernel
 def fan_floor(headroom_millicelsius: int, least: int, full: int) -> int:
     """The least fan command at this headroom: `least` from 20 K on, rising in a straight line to `full` at 8 K."""
-    if headroom_millicelsius >= FANS_START_MILLICELSIUS:
-        return least
-    if headroom_millicelsius <= FANS_FULL_MILLICELSIUS:
-        return full
     span = FANS_START_MILLICELSIUS - FANS_FULL_MILLICELSIUS
+    left = min(span, max(0, headroom_millicelsius - FANS_FULL_MILLICELSIUS))
     # Rounded up: a floor may be too high, never too low.
-    return least + ((full - least) * (FANS_START_MILLICELSIUS - headroom_millicelsius) + span - 1) // span
+    return full - (full - least) * left // span
 
 
 @kernel
 def cap_ceiling(headroom_millicelsius: int, safe: int, maximum: int) -> int:
     """The largest cap at this headroom: `maximum` from 8 K on, falling in a straight line to `safe` at 3 K."""
-    if headroom_millicelsius >= CAPS_START_MILLICELSIUS:
-        return maximum
-    if headroom_millicelsius <= CAPS_SAFE_MILLICELSIUS:
-        return safe
     span = CAPS_START_MILLICELSIUS - CAPS_SAFE_MILLICELSIUS
+    left = min(span, max(0, headroom_millicelsius - CAPS_SAFE_MILLICELSIUS))
     # Rounded down: never too high.
-    return safe + (maximum - safe) * (headroom_millicelsius - CAPS_SAFE_MILLICELSIUS) // span
+    return safe + (maximum - safe) * left // span
 
 
 @kernel
@@ -121,14 +115,12 @@ class Shield:
         fans = {f"{fan.name}_pwm": max(fan.start_pwm, scenario.control.fan_floor_pwm) for fan in machine.fans}
         self._outputs = np.array(
             [
-                (int(name in fans), max(limit.minimum, fans.get(name, 0)), limit.safe, limit.maximum)
+                (int(name in fans), max(limit.minimum, fans.get(name, limit.minimum)), limit.safe, limit.maximum)
                 for name, limit in limits.items()
             ],
             dtype=np.int64,
-        ).reshape(-1, 4)
-        self._answers = np.array(
-            [_answers(scenario, "" if name in fans else name) for name in limits], dtype=np.int64
-        ).reshape(-1, len(machine.sensors))
+        )
+        self._answers = np.array([_answers(scenario, "" if name in fans else name) for name in limits], dtype=np.int64)
         # The next command acts one period from now, and the cycle after that may be the first to see its effect.
         ahead_ms = 2 * scenario.control.period_ms
         self._hottest = np.array(
