@@ -174,8 +174,8 @@ def clamp(command: Command, limits: Mapping[str, Limit]) -> Applied:
             raise UnknownChannelError(name, tuple(limits))
         if type(value) is not int:
             raise TypeError(f"{name} is {value!r}; a command is an int (from {limit.minimum} to {limit.maximum})")
-        inside = min(limit.maximum, max(limit.minimum, value))
-        if inside != value:
+        if not limit.minimum <= value <= limit.maximum:
+            value = min(limit.maximum, max(limit.minimum, value))
             clamped.append(name)
-        values[name] = inside
+        values[name] = value
     return Applied(MappingProxyType(values), tuple(clamped))

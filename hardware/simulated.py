@@ -29,7 +29,7 @@ class World(Protocol):
 
 def _coarse(source: Source) -> bool:
     """Whether the source's file cannot hold every value of its channel."""
-    return (source.multiply, source.divide) != (1, 1)
+    return source.divide % source.multiply != 0
 
 
 class SimulatedHardware:
@@ -64,23 +64,32 @@ class SimulatedHardware:
     def read(self) -> Readings:
         """What the world's sensors say, all stamped with the present time."""
         values, statuses = self._world.sense()
+        times_ns = (self._elapsed_ns(),) * len(values)
+        if not self._coarse_sensors:
+            return Readings(values, times_ns, statuses)
         quantised = list(values)
         for place, source in self._coarse_sensors:
             value = quantised[place]
             if value is not None:
                 quantised[place] = to_channel(source, to_raw(source, value))
-        return Readings(tuple(quantised), (self._elapsed_ns(),) * len(quantised), statuses)
+        return Readings(tuple(quantised), times_ns, statuses)
 
     def apply(self, command: Command) -> Applied:
         """Clamp and hand over to the world; after `close` every channel fails."""
         wanted = clamp(command, self._limits)
         if self._closed:
             return Applied(MappingProxyType({}), wanted.clamped, tuple((name, "closed") for name in wanted.values))
-        values: dict[str, int] = {}
+        if self._coarse_outputs:
+            wanted = self._quantised(wanted)
         for name, value in wanted.values.items():
-            source = self._coarse_outputs.get(name)
-            values[name] = value if source is None else to_channel(source, to_raw(source, value))
-            self._world.actuate(name, values[name])
+            self._world.actuate(name, value)
+        return wanted
+
+    def _quantised(self, wanted: Applied) -> Applied:
+        values = dict(wanted.values)
+        for name, source in self._coarse_outputs.items():
+            if name in values:
+                values[name] = to_channel(source, to_raw(source, values[name]))
         return Applied(MappingProxyType(values), wanted.clamped)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -66,7 +65,7 @@ def view(worst: tuple[int | None, ...], failsafe: str = "", **changes: object) -
         unchecked="",
         failsafe=failsafe,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return plain._replace(**changes)  # type: ignore[arg-type]
 
 
 def readings(

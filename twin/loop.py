@@ -184,8 +184,13 @@ def _plain(answer: object) -> Decision:
     """
     if not isinstance(answer, Decision):
         raise TypeError(f"decide() answered {type(answer).__name__}; a Decision is needed")
-    command = {_text(name): value for name, value in dict(answer.command).items()}
-    return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
+    command = dict(answer.command)
+    texts = (answer.action, answer.source, answer.reason)
+    for text in (*texts, *command):
+        if type(text) is not str or not text.isascii():
+            command = {_text(name): value for name, value in command.items()}
+            return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
+    return Decision(*texts, command)
 
 
 def _text(value: object) -> str:

@@ -20,7 +20,7 @@ from twin.cli.episode import Case, play
 from twin.control.choose import make_controller
 from twin.control.view import Controller
 from twin.kernels import Stream
-from twin.learn import checkpoint
+from twin.learn.checkpoint import load
 from twin.loader import shipped
 from twin.scenario import Scenario
 
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     path = Path(options.checkpoint)
-    state = checkpoint.load(path)
+    state = load(path)
     trained = str(state.facts.get("scenarios", "")).split()
     names = options.scenario or [name for name in shipped() if name not in trained]
     for name in names:

@@ -19,13 +19,10 @@ from twin.cli import DONE, InputError, output
 from twin.cli.episode import Case, play
 from twin.control.choose import make_controller
 from twin.control.view import Controller
-from twin.learn import checkpoint
+from twin.learn.checkpoint import Checkpoint, latest_good, save
 from twin.learn.optimizer import Optimizer
 from twin.loader import canonical
 from twin.scenario import Learn, Scenario
-
-KEPT = 3
-"""Checkpoints that stay: the newest and the two before it."""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -99,13 +96,13 @@ class _Plan:
         )
 
 
-def _begun(out: Path, plan: _Plan) -> checkpoint.Checkpoint | None:
+def _begun(out: Path, plan: _Plan) -> Checkpoint | None:
     """What an earlier call of the same training left; None when there is nothing. Raises `InputError` for another's."""
     if not out.exists():
         if not out.parent.is_dir():
             raise InputError(f"{out}: there is no folder {out.parent}; make it first, or name another file")
         return None
-    state = checkpoint.latest_good(out)
+    state = latest_good(out)
     if state.facts.get("plan") != plan.digest.hexdigest():
         raise InputError(
             f"{out}: is the checkpoint of another training (other scenarios, seeds or settings); name another file "
@@ -114,9 +111,7 @@ def _begun(out: Path, plan: _Plan) -> checkpoint.Checkpoint | None:
     return state
 
 
-def _episode(
-    plan: _Plan, number: int, state: checkpoint.Checkpoint | None, out: Path
-) -> tuple[checkpoint.Checkpoint, float]:
+def _episode(plan: _Plan, number: int, state: Checkpoint | None, out: Path) -> tuple[Checkpoint, float]:
     case, scenario = plan.case(number)
     made: list[Optimizer] = []
 
@@ -137,7 +132,8 @@ def _episode(
         "first_seed": plan.first_seed,
         "seeds": plan.seeds,
     }
-    return checkpoint.save(out, made[0].brain.arrays(), facts, keep=KEPT), episode.mean_reward
+    arrays = made[0].brain.arrays()
+    return Checkpoint(out, arrays, facts, save(out, arrays, facts)), episode.mean_reward
 
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ class Gate:
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
+        self.tolerance_millicelsius = settings.tolerance_millicelsius
+        self._oldest_ns = 2 * settings.period_ms * 1_000_000
         self.believed: int | None = None
         self.trouble = ""
         self.suspicion = ""
@@ -51,12 +53,10 @@ class Gate:
 
     def see(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> None:
         """Judge a reading by itself. Sets `believed` and `trouble`."""
-        self.believed = None
         self.trouble = self._fault(value, status, taken_ns, now_ns)
+        self.believed = None if self.trouble else value
         if value is not None and COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
             self._last, self._last_ns = value, taken_ns
-        if not self.trouble:
-            self.believed = value
 
     def compare(self, expected_millicelsius: int | None) -> None:
         """Hold a believed reading against the model. Sets `suspicion`; it ends below half the tolerance."""
@@ -65,7 +65,7 @@ class Gate:
             return
         apart = self.believed - expected_millicelsius
         size = apart if apart >= 0 else -apart
-        tolerance = self.settings.tolerance_millicelsius
+        tolerance = self.tolerance_millicelsius
         if size > tolerance:
             self._apart += 1
         elif not self.suspicion or 2 * size < tolerance:
@@ -81,19 +81,20 @@ class Gate:
         self._apart = 0
 
     def _fault(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> str:
-        name = self.settings.name
+        settings = self.settings
+        name = settings.name
         if value is None:
             return f"{name}: {status.words}"
         if not COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
             return f"{name}: {value} m\u00b0C is outside {COLDEST_MILLICELSIUS}..{HOTTEST_MILLICELSIUS}"
-        if now_ns - taken_ns > 2 * self.settings.period_ms * 1_000_000:
+        if now_ns - taken_ns > self._oldest_ns:
             return f"{name}: the reading is {(now_ns - taken_ns) // 1_000_000} ms old"
-        if self._last is not None:
-            passed_ms = max(0, taken_ns - self._last_ns) // 1_000_000 + self.settings.hold_ms
-            allowed = self.settings.slew_millicelsius
-            allowed += self.settings.rise_per_second_millicelsius * passed_ms // 1_000
-            jump = value - self._last
-            if jump > allowed or -jump > allowed:
+        jump = 0 if self._last is None else value - self._last
+        # What the tolerance alone allows, whatever time has passed, is the rule.
+        if not -settings.slew_millicelsius <= jump <= settings.slew_millicelsius:
+            passed_ms = max(0, taken_ns - self._last_ns) // 1_000_000 + settings.hold_ms
+            allowed = settings.slew_millicelsius + settings.rise_per_second_millicelsius * passed_ms // 1_000
+            if not -allowed <= jump <= allowed:
                 return f"{name}: jumped by {_kelvin(jump)}"
         return ""
 

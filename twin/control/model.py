@@ -23,6 +23,16 @@ SETTLING_SWEEPS = 200
 SWEEPS = 8
 """Gauss-Seidel sweeps a step; the matrix is diagonally dominant, so each sweep shrinks the error."""
 
+# Columns of the integers that an edge has: its two nodes and its fan (-1: none).
+A = 0
+B = 1
+FAN = 2
+
+# Columns of its floats (W/K, W/K, 1).
+STILL = 0
+FORCED = 1
+EXPONENT = 2
+
 
 class ThermalModel:
     """Expected temperatures: `celsius` has an entry for each node, and the ambient last. Watts, seconds, celsius."""
@@ -32,14 +42,18 @@ class ThermalModel:
         ambient = len(places)
         self.places = places
         self._capacity = np.array([node.capacity_joules_per_kelvin for node in machine.nodes])
-        self._ends = np.array(
-            [[places.get(edge.a, ambient), places.get(edge.b, ambient)] for edge in machine.edges], dtype=np.int64
-        )
         fans = {fan.name: i for i, fan in enumerate(machine.fans)}
-        self._edge_fan = np.array([fans.get(edge.fan or "", -1) for edge in machine.edges], dtype=np.int64)
-        self._still = np.array([edge.still_watts_per_kelvin for edge in machine.edges])
-        self._forced = np.array([edge.forced_watts_per_kelvin for edge in machine.edges])
-        self._exponent = np.array([edge.exponent for edge in machine.edges])
+        self._ends = np.array(
+            [
+                (places.get(edge.a, ambient), places.get(edge.b, ambient), fans.get(edge.fan or "", -1))
+                for edge in machine.edges
+            ],
+            dtype=np.int64,
+        )
+        self._edges = np.array(
+            [(edge.still_watts_per_kelvin, edge.forced_watts_per_kelvin, edge.exponent) for edge in machine.edges]
+        )
+        self._conductance: Floats = np.zeros(len(machine.edges))
         self._max_rpm = np.array([float(fan.max_rpm) for fan in machine.fans])
         start = [machine.ambient_celsius if n.initial_celsius is None else n.initial_celsius for n in machine.nodes]
         self.celsius: Floats = np.array([*start, machine.ambient_celsius])
@@ -54,49 +68,36 @@ class ThermalModel:
             self.celsius[place] = celsius
         measured = np.zeros(len(self._capacity), dtype=np.int64)
         measured[list(known)] = 1
-        conductance = self._still.copy()
-        _conduct(self._edge_fan, self._still, self._forced, self._exponent, self._max_rpm, fan_rpm, conductance)
-        _settle(self.celsius, measured, self._ends, conductance)
+        _conduct(self._ends, self._edges, self._max_rpm, fan_rpm, self._conductance)
+        _settle(self.celsius, measured, self._ends, self._conductance)
 
     def pull(self, place: int, celsius: float, seconds: float) -> None:
         """Draw node `place`, and the ambient, towards a reference reading that was in force for `seconds`."""
-        apart = celsius - self.celsius[place]
-        self.celsius[place] += apart * seconds / (PULL_SECONDS + seconds)
-        self.celsius[-1] += apart * seconds / (ROOM_SECONDS + seconds)
+        _pull(self.celsius, place, celsius, seconds)
 
     def step(self, heat_watts: Floats, fan_rpm: Floats, seconds: float) -> None:
         """Advance all nodes by `seconds` under constant heat (one entry a node) and fan speeds (one a fan)."""
         _step(
-            self.celsius,
-            self._capacity,
-            self._ends,
-            self._edge_fan,
-            self._still,
-            self._forced,
-            self._exponent,
-            self._max_rpm,
-            heat_watts,
-            fan_rpm,
-            seconds,
-        )
+            self.celsius, self._capacity, self._ends, self._edges, self._max_rpm, self._conductance,
+            heat_watts, fan_rpm, seconds,
+        )  # fmt: skip
 
 
 @kernel
-def _conduct(
-    edge_fan: Integers,
-    still: Floats,
-    forced: Floats,
-    exponent: Floats,
-    max_rpm: Floats,
-    fan_rpm: Floats,
-    conductance: Floats,
-) -> None:
+def _pull(celsius: Floats, place: int, target: float, seconds: float) -> None:
+    apart = target - celsius[place]
+    celsius[place] += apart * seconds / (PULL_SECONDS + seconds)
+    celsius[len(celsius) - 1] += apart * seconds / (ROOM_SECONDS + seconds)
+
+
+@kernel
+def _conduct(ends: Integers, edges: Floats, max_rpm: Floats, fan_rpm: Floats, conductance: Floats) -> None:
     """Every edge's conductance at these fan speeds, into `conductance`."""
-    for edge in range(len(still)):
-        fan = edge_fan[edge]
-        conductance[edge] = still[edge]
+    for edge in range(len(edges)):
+        fan = ends[edge, FAN]
+        conductance[edge] = edges[edge, STILL]
         if fan >= 0:
-            conductance[edge] += forced[edge] * power(fan_rpm[fan] / max_rpm[fan], exponent[edge])
+            conductance[edge] += edges[edge, FORCED] * power(fan_rpm[fan] / max_rpm[fan], edges[edge, EXPONENT])
 
 
 @kernel
@@ -105,11 +106,11 @@ def _with_neighbours(
 ) -> tuple[float, float]:
     """`total` and `weight` with every neighbour of `node` added: its temperature times the conductance, and that."""
     for edge in range(len(ends)):
-        if ends[edge, 0] == node:
-            total += conductance[edge] * celsius[ends[edge, 1]]
+        if ends[edge, A] == node:
+            total += conductance[edge] * celsius[ends[edge, B]]
             weight += conductance[edge]
-        elif ends[edge, 1] == node:
-            total += conductance[edge] * celsius[ends[edge, 0]]
+        elif ends[edge, B] == node:
+            total += conductance[edge] * celsius[ends[edge, A]]
             weight += conductance[edge]
     return total, weight
 
@@ -128,21 +129,11 @@ def _settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Fl
 
 @kernel
 def _step(
-    celsius: Floats,
-    capacity: Floats,
-    ends: Integers,
-    edge_fan: Integers,
-    still: Floats,
-    forced: Floats,
-    exponent: Floats,
-    max_rpm: Floats,
-    heat_watts: Floats,
-    fan_rpm: Floats,
-    seconds: float,
-) -> None:
+    celsius: Floats, capacity: Floats, ends: Integers, edges: Floats, max_rpm: Floats, conductance: Floats,
+    heat_watts: Floats, fan_rpm: Floats, seconds: float,
+) -> None:  # fmt: skip
+    _conduct(ends, edges, max_rpm, fan_rpm, conductance)
     before = celsius.copy()
-    conductance = still.copy()
-    _conduct(edge_fan, still, forced, exponent, max_rpm, fan_rpm, conductance)
     for _ in range(SWEEPS):
         for node in range(len(capacity)):
             inertia = capacity[node] / seconds

@@ -29,7 +29,9 @@ class Pid:
         """The output for this error, `dt_ns` after the last one; integers in, an integer in `low..high` out."""
         proportional, integral, derivative = self._gains
         # A cycle that came late must not count for more than a second.
-        dt_ms = min(max(dt_ns // MICRO, 1), 1_000)
+        dt_ms = dt_ns // MICRO
+        if not 1 <= dt_ms <= 1_000:
+            dt_ms = min(max(dt_ms, 1), 1_000)
         if self._last_error is not None:
             slope = (error_millikelvin - self._last_error) * 1_000 // dt_ms
             self._slope += (slope - self._slope) // DERIVATIVE_SHARE
@@ -37,6 +39,10 @@ class Pid:
         free = self._integral + proportional * error_millikelvin + derivative * self._slope
         pushes_out = (free >= self._high and error_millikelvin > 0) or (free <= self._low and error_millikelvin < 0)
         if not pushes_out:
-            grown = self._integral + integral * error_millikelvin * dt_ms // 1_000
-            self._integral = min(self._high, max(self._low, grown))
-        return min(self._high, max(self._low, free)) // MICRO
+            self._integral = self._inside(self._integral + integral * error_millikelvin * dt_ms // 1_000)
+        return self._inside(free) // MICRO
+
+    def _inside(self, output: int) -> int:
+        if self._low <= output <= self._high:
+            return output
+        return min(self._high, max(self._low, output))

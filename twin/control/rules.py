@@ -24,7 +24,10 @@ class RulesPid:
     def __init__(self, scenario: Scenario, limits: Mapping[str, Limit]) -> None:
         machine, control = scenario.machine, scenario.control
         self._fans = [f"{fan.name}_pwm" for fan in machine.fans]
-        self._cooled = [_sensors_cooled_by(machine, fan.name) for fan in machine.fans]
+        everywhere = tuple(range(len(machine.sensors)))
+        cooled = [_sensors_cooled_by(machine, fan.name) for fan in machine.fans]
+        # None stands for all sensors, whose headroom is known already.
+        self._cooled = [None if sensors == everywhere else sensors for sensors in cooled]
         self._target = round(control.target_headroom_celsius * 1_000)
         self._fan_loops = [
             Pid(
@@ -48,14 +51,16 @@ class RulesPid:
     def decide(self, view: View) -> Decision:
         """Fans from their loops; then the first rule that applies, in the order in which they stand here."""
         command = {}
-        for i, fan in enumerate(self._fans):
-            room = view.headroom_millicelsius(self._cooled[i])
-            command[fan] = 255 if room is None else self._fan_loops[i].step(self._target - room, view.dt_ns)
         room = view.headroom_millicelsius()
+        for i, fan in enumerate(self._fans):
+            cooled = self._cooled[i]
+            near = room if cooled is None else view.headroom_millicelsius(cooled)
+            command[fan] = 255 if near is None else self._fan_loops[i].step(self._target - near, view.dt_ns)
+        reduced = False
         for name, limit in self._power_limits.items():
             cut = 1_000 if room is None else self._power_loops[name].step(REDUCE_MILLICELSIUS - room, view.dt_ns)
             command[name] = limit.maximum - (limit.maximum - limit.safe) * cut // 1_000
-        reduced = any(command[name] < limit.maximum for name, limit in self._power_limits.items())
+            reduced = reduced or command[name] < limit.maximum
         action, source, reason = self._choose(view, room, reduced)
         if action == "conservative":
             self._step = self._lowest_step

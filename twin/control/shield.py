@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+
 from hardware.interface import Limit
 from twin.control.signals import fastest_rise_millicelsius_per_second
 from twin.control.view import View
+from twin.kernels import Integers, kernel
 from twin.scenario import Scenario
 
 FANS_START_MILLICELSIUS = 20_000
@@ -24,27 +27,72 @@ CAPS_START_MILLICELSIUS = 8_000
 CAPS_SAFE_MILLICELSIUS = 3_000
 """Headroom at which the floors and ceilings begin, and at which they are complete."""
 
+# Columns of the outputs array, one row an output.
+FAN = 0
+LEAST = 1
+SAFE = 2
+MOST = 3
 
+
+@kernel
 def fan_floor(headroom_millicelsius: int, least: int, full: int) -> int:
     """The least fan command at this headroom: `least` from 20 K on, rising in a straight line to `full` at 8 K."""
-    if headroom_millicelsius >= FANS_START_MILLICELSIUS:
-        return least
-    if headroom_millicelsius <= FANS_FULL_MILLICELSIUS:
-        return full
     span = FANS_START_MILLICELSIUS - FANS_FULL_MILLICELSIUS
+    left = min(span, max(0, headroom_millicelsius - FANS_FULL_MILLICELSIUS))
     # Rounded up: a floor may be too high, never too low.
-    return least + ((full - least) * (FANS_START_MILLICELSIUS - headroom_millicelsius) + span - 1) // span
+    return full - (full - least) * left // span
 
 
+@kernel
 def cap_ceiling(headroom_millicelsius: int, safe: int, maximum: int) -> int:
     """The largest cap at this headroom: `maximum` from 8 K on, falling in a straight line to `safe` at 3 K."""
-    if headroom_millicelsius >= CAPS_START_MILLICELSIUS:
-        return maximum
-    if headroom_millicelsius <= CAPS_SAFE_MILLICELSIUS:
-        return safe
     span = CAPS_START_MILLICELSIUS - CAPS_SAFE_MILLICELSIUS
+    left = min(span, max(0, headroom_millicelsius - CAPS_SAFE_MILLICELSIUS))
     # Rounded down: never too high.
-    return safe + (maximum - safe) * (headroom_millicelsius - CAPS_SAFE_MILLICELSIUS) // span
+    return safe + (maximum - safe) * left // span
+
+
+@kernel
+def projected(fan: int, headroom_millicelsius: int, asked: int, least: int, safe: int, most: int) -> int:
+    """What is safe at this headroom and nearest to `asked`: for a fan (1) from its floor up, for a cap to its ceiling.
+
+    `least <= safe <= most`; a fan's safe value is `most`.
+    """
+    low = fan_floor(headroom_millicelsius, least, most) if fan == 1 else least
+    high = most if fan == 1 else cap_ceiling(headroom_millicelsius, safe, most)
+    return min(high, max(low, asked))
+
+
+@kernel
+def cooled(fan: int, asked: int, least: int, safe: int) -> int:
+    """Full cooling: a fan at its most, a cap at its safe value, or lower where that is what was asked."""
+    return safe if fan == 1 else min(safe, max(least, asked))
+
+
+@kernel
+def project_all(
+    outputs: Integers, answers: Integers, hottest: Integers, worst: Integers, asked: Integers, given: Integers
+) -> None:
+    """`projected` for every output, into `given`, at the least headroom of the sensors that it answers to.
+
+    `answers` has a row an output and a column a sensor: 1 where the output answers to the sensor; each answers to one
+    at least. A sensor's headroom is `hottest` less `worst` (millicelsius).
+    """
+    for output in range(len(given)):
+        headroom = FANS_START_MILLICELSIUS
+        for sensor in range(len(worst)):
+            if answers[output, sensor] == 1:
+                headroom = min(headroom, hottest[sensor] - worst[sensor])
+        row = outputs[output]
+        given[output] = projected(row[FAN], headroom, asked[output], row[LEAST], row[SAFE], row[MOST])
+
+
+@kernel
+def cool_all(outputs: Integers, asked: Integers, given: Integers) -> None:
+    """`cooled` for every output, into `given`."""
+    for output in range(len(given)):
+        row = outputs[output]
+        given[output] = cooled(row[FAN], asked[output], row[LEAST], row[SAFE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,66 +110,75 @@ class Shield:
     def __init__(self, scenario: Scenario, limits: Mapping[str, Limit]) -> None:
         machine = scenario.machine
         self._limits = dict(limits)
-        self._fans = {f"{fan.name}_pwm" for fan in machine.fans}
+        self._safe = {name: limit.safe for name, limit in limits.items()}
         # A fan never runs below the speed at which it would stall, nor below the floor of the scenario.
-        self._least = {f"{fan.name}_pwm": max(fan.start_pwm, scenario.control.fan_floor_pwm) for fan in machine.fans}
+        fans = {f"{fan.name}_pwm": max(fan.start_pwm, scenario.control.fan_floor_pwm) for fan in machine.fans}
+        self._outputs = np.array(
+            [
+                (int(name in fans), max(limit.minimum, fans.get(name, limit.minimum)), limit.safe, limit.maximum)
+                for name, limit in limits.items()
+            ],
+            dtype=np.int64,
+        )
+        self._answers = np.array([_answers(scenario, "" if name in fans else name) for name in limits], dtype=np.int64)
         # The next command acts one period from now, and the cycle after that may be the first to see its effect.
         ahead_ms = 2 * scenario.control.period_ms
-        self._rises = [
-            fastest_rise_millicelsius_per_second(scenario, sensor.node) * ahead_ms // 1_000 + 1
-            for sensor in machine.sensors
-        ]
-        nodes = [sensor.node for sensor in machine.sensors]
-        gpu = machine.gpu.node if machine.gpu.enabled else ""
-        cpu_sensors = tuple(i for i, node in enumerate(nodes) if node != gpu or node == machine.cpu.node)
-        gpu_sensors = tuple(i for i, node in enumerate(nodes) if node != machine.cpu.node or node == gpu)
-        self._answers_to = {name: gpu_sensors if name.startswith("gpu_") else cpu_sensors for name in self._limits}
-
-    def predicted_headroom(self, view: View, sensors: tuple[int, ...] | None = None) -> int | None:
-        """The smallest headroom that may be left before the next chance to act; None if a temperature is not known."""
-        smallest: int | None = None
-        for i in range(len(view.worst_millicelsius)) if sensors is None else sensors:
-            worst = view.worst_millicelsius[i]
-            if worst is None:
-                return None
-            room = view.limits_millicelsius[i] - worst - self._rises[i]
-            if smallest is None or room < smallest:
-                smallest = room
-        return smallest
-
-    def _cooled(self, name: str, limit: Limit, asked: object) -> int:
-        """Full cooling: a fan at its most, a cap at its safe value, or lower where that is what was asked."""
-        if name in self._fans or type(asked) is not int:
-            return limit.safe
-        return min(limit.safe, max(limit.minimum, asked))
+        self._hottest = np.array(
+            [
+                round(sensor.limit_celsius * 1_000)
+                - (fastest_rise_millicelsius_per_second(scenario, sensor.node) * ahead_ms // 1_000 + 1)
+                for sensor in machine.sensors
+            ],
+            dtype=np.int64,
+        )
+        self._worst = np.zeros(len(machine.sensors), dtype=np.int64)
+        self._asked = np.zeros(len(limits), dtype=np.int64)
+        self._given = np.zeros(len(limits), dtype=np.int64)
 
     def project(self, view: View, command: Mapping[str, object]) -> Verdict:
         """The safe command nearest to `command`; channels that it does not name get their safe value."""
-        failsafe = view.failsafe
+        # Our own outputs first, in their order, and then what is none.
+        asked = {**self._safe, **command}
         # Asked before any comparison: min and max let a NaN through.
-        strange = [name for name in self._limits if name in command and type(command[name]) is not int]
-        strange += [name for name in command if name not in self._limits]
+        strange = [name for name, value in asked.items() if type(value) is not int or name not in self._safe]
+        failsafe = view.failsafe
         if strange and not failsafe:
             failsafe = "; ".join(f"the controller asked {short(name)} = {short(command[name])}" for name in strange)
-        room = self.predicted_headroom(view)
-        if room is None and not failsafe:
+        worst = [value for value in view.worst_millicelsius if value is not None]
+        if not failsafe and len(worst) < len(self._worst):
             failsafe = "a temperature is not known"
-        if failsafe or room is None:
-            values = {name: self._cooled(name, limit, command.get(name)) for name, limit in self._limits.items()}
-            asked = {name: value for name, value in command.items() if name in values}
-            return Verdict(MappingProxyType(values), _changes(asked, values), failsafe)
-        values = {}
-        for name, limit in self._limits.items():
-            asked_value = command.get(name)
-            value = asked_value if type(asked_value) is int else limit.safe
-            if name in self._fans:
-                low, high = fan_floor(room, max(limit.minimum, self._least[name]), limit.maximum), limit.maximum
-            else:
-                near = self.predicted_headroom(view, self._answers_to[name])
-                low = limit.minimum
-                high = cap_ceiling(room if near is None else near, limit.safe, limit.maximum)
-            values[name] = min(high, max(low, value))
-        return Verdict(MappingProxyType(values), _changes(command, values), "")
+        self._take(asked)
+        if failsafe:
+            cool_all(self._outputs, self._asked, self._given)
+        else:
+            self._worst[:] = worst
+            project_all(self._outputs, self._answers, self._hottest, self._worst, self._asked, self._given)
+        values = dict(zip(self._safe, self._given.tolist(), strict=True))
+        changed = () if not strange and command == values else _changes(command, values)
+        return Verdict(MappingProxyType(values), changed, failsafe)
+
+    def _take(self, asked: Mapping[str, object]) -> None:
+        """Put what is asked of our outputs into the array; their safe value where that is no int."""
+        for output, (name, limit) in enumerate(self._limits.items()):
+            value = asked[name]
+            if type(value) is not int:
+                value = limit.safe
+            elif not limit.minimum <= value <= limit.maximum:
+                # Nothing outside the limits is safe, and what is inside them fits the array.
+                value = min(limit.maximum, max(limit.minimum, value))
+            self._asked[output] = value
+
+
+def _answers(scenario: Scenario, cap: str) -> list[int]:
+    """1 for each sensor to which a cap answers, else 0: all but those on the other processor.
+
+    A fan ("") answers to all, and so does a cap for which no sensor would be left.
+    """
+    machine = scenario.machine
+    gpu = machine.gpu.node if machine.gpu.enabled else ""
+    own, other = (gpu, machine.cpu.node) if cap.startswith("gpu_") else (machine.cpu.node, gpu)
+    answers = [int(not cap or sensor.node == own or sensor.node != other) for sensor in machine.sensors]
+    return answers if any(answers) else [1] * len(answers)
 
 
 def _changes(asked: Mapping[str, object], given: Mapping[str, int]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from operator import itemgetter
 
 import numpy as np
 
@@ -23,6 +24,13 @@ MOST_FRAMES = 1_000_000
 FAN_GRACE_CYCLES = 30
 """Cycles a fan has to follow its command before it counts as failing."""
 
+_PICKED = (
+    "cpu_busy_ticks", "cpu_total_ticks", "cpu_clock_kilohertz", "gpu_busy_ppm", "gpu_power_microwatts", "gpu_clock_kilohertz",
+    "memory_total_kibibytes", "memory_available_kibibytes", "frame_rate_millihertz", "frame_latency_microseconds",
+    "frames_completed", "game_state_code", "words_offered_per_second",
+)  # fmt: skip
+"""The channels that `see` takes by name, in that order."""
+
 
 class Signals:
     """Keeps what rates need (the last counters) and makes one `View` a cycle."""
@@ -31,10 +39,16 @@ class Signals:
         machine, control = scenario.machine, scenario.control
         self._names = tuple(channel.name for channel in channels)
         self._places = {name: i for i, name in enumerate(self._names)}
-        self._wrap = {channel.name: channel.wrap for channel in channels}
+        # Channels that the machine does not have are read behind the last one, where a None is put.
+        self._pick = itemgetter(*[self._places.get(name, len(channels)) for name in _PICKED])
+        self._energy = self._places["cpu_energy_microjoules"]
+        self._energy_wrap = channels[self._energy].wrap
         self._machine = machine
         self._model = ThermalModel(machine)
         self._unaided = ThermalModel(machine)
+        self._cpu_place = self._model.places[machine.cpu.node]
+        self._gpu_place = self._model.places[machine.gpu.node] if machine.gpu.enabled else -1
+        self._memory_place = self._model.places[machine.memory.node]
         self._check = control.model_check
         self._hold_cycles = control.hold_cycles
         self._period_ns = control.period_ms * 1_000_000
@@ -52,6 +66,8 @@ class Signals:
             )
             for i, sensor in enumerate(machine.sensors)
         ]
+        self._offsets = tuple(sensor.offset_millicelsius for sensor in machine.sensors)
+        self._references = tuple(i for i, sensor in enumerate(machine.sensors) if sensor.reference)
         self._started = False
         self._unchecked: tuple[str, ...] = () if self._check else tuple(sensor.name for sensor in machine.sensors)
         self._sensor_nodes = tuple(self._model.places[sensor.node] for sensor in machine.sensors)
@@ -69,7 +85,10 @@ class Signals:
         self._last_ns: int | None = None
         self._sensor_names = tuple(sensor.name for sensor in machine.sensors)
         self._fan_names = tuple(fan.name for fan in machine.fans)
-        self._fan_channels = tuple(f"{name}_rpm" for name in self._fan_names)
+        self._fan_places = tuple(self._places[f"{name}_rpm"] for name in self._fan_names)
+        self._fan_settings = tuple((fan.max_rpm, fan.start_pwm, fan.lag_ms * 1_000_000) for fan in machine.fans)
+        self._heat_watts: Floats = np.zeros(len(machine.nodes))
+        self._rpm: Floats = np.zeros(len(machine.fans))
         # What a processor draws is at most a few times its limit; a counter that says more is wrong.
         self._most_cpu_microwatts = 2_000_000 * round(machine.cpu.pl2_watts)
         self._most_gpu_microwatts = 4_000_000 * round(machine.gpu.power_limit_watts)
@@ -79,59 +98,63 @@ class Signals:
         now_ns = due_ns + wake.lateness_ns
         dt_ns = self._period_ns if self._last_ns is None else max(1, now_ns - self._last_ns)
         self._last_ns = now_ns
-        get = dict(zip(self._names, readings.values, strict=True)).get
+        values = readings.values
+        (
+            busy_ticks, total_ticks, cpu_clock, gpu_load, gpu_power, gpu_clock, memory_total, memory_available, frame_rate,
+            frame_latency, frames_completed, game_state, words_offered,
+        ) = self._pick((*values, None))  # fmt: skip
 
         if wake.suspended_ns:
             self._counters.clear()
             for gate in self._gates:
                 gate.forget()
             self._started = False
-        cpu_power = self._power_microwatts("cpu_energy_microjoules", readings)
-        gpu_power = get("gpu_power_microwatts")
+        cpu_power = self._cpu_power_microwatts(values[self._energy], readings.times_ns[self._energy])
         if gpu_power is not None and not 0 <= gpu_power <= self._most_gpu_microwatts:
             gpu_power = None
-        memory_used = _memory_used_ppm(get("memory_total_kibibytes"), get("memory_available_kibibytes"))
-        fan_rpm = tuple([get(name) for name in self._fan_channels])
+        memory_used = _memory_used_ppm(memory_total, memory_available)
+        fan_rpm = tuple([values[place] for place in self._fan_places])
         fan_trouble = self._judge_fans(fan_rpm, dt_ns)
 
         for i, gate in enumerate(self._gates):
-            value = readings.values[i]
+            value = values[i]
             if value is not None:
-                value -= self._machine.sensors[i].offset_millicelsius
+                value -= self._offsets[i]
             gate.see(value, readings.statuses[i], readings.times_ns[i], now_ns)
+        believed = tuple([gate.believed for gate in self._gates])
         if self._check:
-            self._advance_model(cpu_power, gpu_power, memory_used, fan_rpm, dt_ns)
-        worst = tuple(self._worst(i, gate) for i, gate in enumerate(self._gates))
-        suspicion = "; ".join(gate.suspicion for gate in self._gates if gate.suspicion)
+            self._advance_model(cpu_power, gpu_power, memory_used, believed, fan_rpm, dt_ns)
+        suspicion = "; ".join([gate.suspicion for gate in self._gates if gate.suspicion])
 
+        # By position, in the order of the class: matching so many names takes microseconds.
         return View(
-            cycle=cycle,
-            time_ns=now_ns,
-            dt_ns=dt_ns,
-            sensors=self._sensor_names,
-            temps_millicelsius=tuple(gate.believed for gate in self._gates),
-            worst_millicelsius=worst,
-            limits_millicelsius=self._limits,
-            expected_millicelsius=self._judged(),
-            unaided_millicelsius=self._without_sensors(),
-            fans=self._fan_names,
-            fan_rpm=fan_rpm,
-            fan_trouble=fan_trouble,
-            cpu_load_ppm=self._cpu_load_ppm(get("cpu_busy_ticks"), get("cpu_total_ticks")),
-            cpu_power_microwatts=cpu_power,
-            cpu_clock_kilohertz=get("cpu_clock_kilohertz"),
-            gpu_load_ppm=get("gpu_busy_ppm"),
-            gpu_power_microwatts=gpu_power,
-            gpu_clock_kilohertz=get("gpu_clock_kilohertz"),
-            memory_used_ppm=memory_used,
-            frame_rate_millihertz=get("frame_rate_millihertz"),
-            frame_latency_microseconds=get("frame_latency_microseconds"),
-            frames_counted_millihertz=self._counted_millihertz(get("frames_completed"), now_ns),
-            game_state_code=get("game_state_code"),
-            words_offered_per_second=get("words_offered_per_second"),
-            suspicion=suspicion,
-            unchecked=" ".join(self._unchecked),
-            failsafe=self._failsafe(wake, suspicion),
+            cycle,
+            now_ns,
+            dt_ns,
+            self._sensor_names,
+            believed,
+            self._worst(believed),
+            self._limits,
+            self._judged(),
+            self._without_sensors(),
+            self._fan_names,
+            fan_rpm,
+            fan_trouble,
+            self._cpu_load_ppm(busy_ticks, total_ticks),
+            cpu_power,
+            cpu_clock,
+            gpu_load,
+            gpu_power,
+            gpu_clock,
+            memory_used,
+            frame_rate,
+            frame_latency,
+            self._counted_millihertz(frames_completed, now_ns),
+            game_state,
+            words_offered,
+            suspicion,
+            " ".join(self._unchecked),
+            self._failsafe(wake, suspicion),
         )
 
     def commanded(self, fan_pwm: Mapping[str, int]) -> None:
@@ -141,17 +164,15 @@ class Signals:
 
     # --- rates from counters ------------------------------------------------------------------------------------------
 
-    def _power_microwatts(self, name: str, readings: Readings) -> int | None:
-        """Mean power since the counter was last seen; None without two plausible sights of it."""
-        place = self._places[name]
-        value, taken_ns = readings.values[place], readings.times_ns[place]
-        last = self._counters.get(name)
+    def _cpu_power_microwatts(self, value: int | None, taken_ns: int) -> int | None:
+        """Mean power since the energy counter was last seen; None without two plausible sights of it."""
+        last = self._counters.get("cpu_energy_microjoules")
         if value is None:
             return None
-        self._counters[name] = (value, taken_ns)
+        self._counters["cpu_energy_microjoules"] = (value, taken_ns)
         if last is None or taken_ns <= last[1]:
             return None
-        wrap = self._wrap[name]
+        wrap = self._energy_wrap
         spent = value - last[0]
         if wrap is not None and (taken_ns - last[1]) * self._most_cpu_microwatts // SECOND_NS > wrap:
             return None  # it may have gone round more than once
@@ -194,51 +215,52 @@ class Signals:
         cpu_power: int | None,
         gpu_power: int | None,
         memory_used: int | None,
+        believed: tuple[int | None, ...],
         fan_rpm: tuple[int | None, ...],
         dt_ns: int,
     ) -> None:
-        machine, model = self._machine, self._model
-        heat = [0.0] * len(machine.nodes)
-        memory = machine.memory
+        machine, memory = self._machine, self._machine.memory
+        heat = [0.0] * len(self._heat_watts)
         share = 0.5 if memory_used is None else memory_used / 1_000_000
-        heat[model.places[memory.node]] += memory.idle_watts + (memory.full_watts - memory.idle_watts) * share
+        heat[self._memory_place] += memory.idle_watts + (memory.full_watts - memory.idle_watts) * share
         # Without a measured power nothing can be expected of the sensors on that processor's node.
-        blind = set()
-        for node, power, there in (
-            (machine.cpu.node, cpu_power, True),
-            (machine.gpu.node, gpu_power, machine.gpu.enabled),
-        ):
-            if there and power is None:
-                blind.add(node)
-            elif there and power is not None:
-                heat[model.places[node]] += power / 1_000_000
-        seconds = dt_ns / SECOND_NS
-        rpm = np.array([float(self._expected_rpm[i] if r is None else max(0, r)) for i, r in enumerate(fan_rpm)])
-        if not self._started:
-            self._begin_model(rpm)
-        self._pull_references(blind, seconds)
-        model.step(np.array(heat), rpm, seconds)
-        self._expect()
-        self._advance_unaided(heat, cpu_power, gpu_power, rpm, seconds)
-        for i, (gate, sensor) in enumerate(zip(self._gates, machine.sensors, strict=True)):
-            if sensor.node in blind:
-                gate.compare(None)
-                self._lagged[i] = self._expected[i]
-                continue
-            self._lagged[i] += (self._expected[i] - self._lagged[i]) * dt_ns // (self._lags_ns[i] + dt_ns)
-            gate.compare(self._lagged[i])
-        self._unchecked = tuple(sensor.name for sensor in machine.sensors if sensor.node in blind)
-
-    def _advance_unaided(
-        self, heat: list[float], cpu_power: int | None, gpu_power: int | None, rpm: Floats, seconds: float
-    ) -> None:
-        """The model that begins as the scenario says and hears no sensor. An unknown power counts as the largest."""
-        machine, places = self._machine, self._unaided.places
+        blind: tuple[str, ...] = ()
         if cpu_power is None:
-            heat[places[machine.cpu.node]] += machine.cpu.pl2_watts
+            blind += (machine.cpu.node,)
+        else:
+            heat[self._cpu_place] += cpu_power / 1_000_000
+        if gpu_power is not None and machine.gpu.enabled:
+            heat[self._gpu_place] += gpu_power / 1_000_000
+        elif machine.gpu.enabled:
+            blind += (machine.gpu.node,)
+        seconds = dt_ns / SECOND_NS
+        self._heat_watts[:] = heat
+        self._rpm[:] = [self._expected_rpm[i] if r is None else max(0, r) for i, r in enumerate(fan_rpm)]
+        if not self._started:
+            self._begin_model(believed)
+        self._pull_references(believed, blind, seconds)
+        self._model.step(self._heat_watts, self._rpm, seconds)
+        self._expect()
+        self._advance_unaided(heat, cpu_power, gpu_power, seconds)
+        lagged = self._lagged
+        for i, expected in enumerate(self._expected):
+            if blind and machine.sensors[i].node in blind:
+                self._gates[i].compare(None)
+                lagged[i] = expected
+                continue
+            lagged[i] += (expected - lagged[i]) * dt_ns // (self._lags_ns[i] + dt_ns)
+            self._gates[i].compare(lagged[i])
+        self._unchecked = tuple([sensor.name for sensor in machine.sensors if sensor.node in blind]) if blind else ()
+
+    def _advance_unaided(self, heat: list[float], cpu_power: int | None, gpu_power: int | None, seconds: float) -> None:
+        """The model that begins as the scenario says and hears no sensor. An unknown power counts as the largest."""
+        machine = self._machine
+        if cpu_power is None:
+            heat[self._cpu_place] += machine.cpu.pl2_watts
         if gpu_power is None and machine.gpu.enabled:
-            heat[places[machine.gpu.node]] += machine.gpu.power_limit_watts
-        self._unaided.step(np.array(heat), rpm, seconds)
+            heat[self._gpu_place] += machine.gpu.power_limit_watts
+        self._heat_watts[:] = heat
+        self._unaided.step(self._heat_watts, self._rpm, seconds)
 
     def _without_sensors(self) -> tuple[int | None, ...]:
         if not self._check:
@@ -246,44 +268,46 @@ class Signals:
         celsius = self._unaided.celsius.tolist()
         return tuple([int(celsius[node] * 1_000.0) for node in self._sensor_nodes])
 
-    def _pull_references(self, blind: set[str], seconds: float) -> None:
+    def _pull_references(self, believed: tuple[int | None, ...], blind: tuple[str, ...], seconds: float) -> None:
         """Let reference sensors say how warm the surroundings are; let blind nodes follow their sensors.
 
         A reference that parts from the model is believed all the same if the other sensors part alike: then it is the
         room that has changed, and not the sensor.
         """
         model = self._model
-        apart = {
-            i: gate.believed - int(model.celsius[place] * 1_000.0)
-            for i, (gate, place) in enumerate(zip(self._gates, self._sensor_nodes, strict=True))
-            if gate.believed is not None
-        }
-        for i, gap in apart.items():
-            gate, sensor, place = self._gates[i], self._machine.sensors[i], self._sensor_nodes[i]
-            celsius = model.celsius[place] + gap / 1_000
-            if sensor.reference:
-                tolerance = gate.settings.tolerance_millicelsius
-                others = [
-                    other
-                    for j, other in apart.items()
-                    if not self._machine.sensors[j].reference and self._machine.sensors[j].node not in blind
-                ]
-                agrees = abs(gap) <= tolerance and not gate.suspicion
-                if agrees or (others and all(abs(other - gap) <= tolerance for other in others)):
-                    model.pull(place, celsius, seconds)
-            elif sensor.node in blind:
-                model.celsius[place] = celsius
+        for i in range(len(believed)) if blind else self._references:
+            value, place, sensor = believed[i], self._sensor_nodes[i], self._machine.sensors[i]
+            if value is None:
+                continue
+            gap = value - self._expected[i]
+            if not sensor.reference:
+                if sensor.node in blind:
+                    model.celsius[place] += gap / 1_000
+            elif self._agrees(i, gap) or self._others_agree(gap, i, believed, blind):
+                model.pull(place, model.celsius[place] + gap / 1_000, seconds)
 
-    def _begin_model(self, rpm: Floats) -> None:
+    def _agrees(self, i: int, gap: int) -> bool:
+        gate = self._gates[i]
+        return not gate.suspicion and abs(gap) <= gate.tolerance_millicelsius
+
+    def _others_agree(self, gap: int, i: int, believed: tuple[int | None, ...], blind: tuple[str, ...]) -> bool:
+        """Whether all sensors that can tell, and there is one, part from the model as reference `i` does."""
+        tolerance = self._gates[i].tolerance_millicelsius
+        others = [
+            value - expected
+            for sensor, value, expected in zip(self._machine.sensors, believed, self._expected, strict=True)
+            if value is not None and not sensor.reference and sensor.node not in blind
+        ]
+        return bool(others) and all(abs(other - gap) <= tolerance for other in others)
+
+    def _begin_model(self, believed: tuple[int | None, ...]) -> None:
         """Start the model from the first readings that are believed."""
         known = {
-            place: gate.believed / 1_000
-            for gate, place in zip(self._gates, self._sensor_nodes, strict=True)
-            if gate.believed is not None
+            place: value / 1_000 for value, place in zip(believed, self._sensor_nodes, strict=True) if value is not None
         }
         self._started = len(known) == len(set(self._sensor_nodes))
         if known:
-            self._model.start(known, rpm)
+            self._model.start(known, self._rpm)
         self._expect()
         self._lagged = list(self._expected)
 
@@ -303,10 +327,13 @@ class Signals:
             for sensor, expected in zip(self._machine.sensors, self._expected, strict=True)
         )
 
-    def _worst(self, i: int, gate: Gate) -> int | None:
-        if gate.believed is None:
-            return None
-        return max(gate.believed, self._expected[i]) if self._check else gate.believed
+    def _worst(self, believed: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        if not self._check:
+            return believed
+        return tuple([
+            value if value is None or value > expected else expected
+            for value, expected in zip(believed, self._expected, strict=True)
+        ])  # fmt: skip
 
     def _failsafe(self, wake: Wake, suspicion: str) -> str:
         """Why full cooling is due, now or still; empty when the last `hold_cycles` cycles were clean."""
@@ -329,18 +356,17 @@ class Signals:
     def _judge_fans(self, fan_rpm: tuple[int | None, ...], dt_ns: int) -> str:
         """A fan that turns at less than half the speed it should have reached is in trouble."""
         troubles = []
-        for i, fan in enumerate(self._machine.fans):
-            asked = self._commanded[i]
-            target = asked * fan.max_rpm // 255 if asked >= fan.start_pwm else 0
-            lag_ns = fan.lag_ms * 1_000_000
-            self._expected_rpm[i] += (target - self._expected_rpm[i]) * dt_ns // (lag_ns + dt_ns)
-            rpm = fan_rpm[i]
-            if rpm is not None and 2 * rpm < self._expected_rpm[i]:
-                self._slow_cycles[i] += 1
-            else:
+        for i, (max_rpm, start_pwm, lag_ns) in enumerate(self._fan_settings):
+            asked, rpm, expected = self._commanded[i], fan_rpm[i], self._expected_rpm[i]
+            target = asked * max_rpm // 255 if asked >= start_pwm else 0
+            expected += (target - expected) * dt_ns // (lag_ns + dt_ns)
+            self._expected_rpm[i] = expected
+            if rpm is None or 2 * rpm >= expected:
                 self._slow_cycles[i] = 0
+                continue
+            self._slow_cycles[i] += 1
             if self._slow_cycles[i] >= FAN_GRACE_CYCLES:
-                troubles.append(f"{fan.name} turns at {rpm} rpm where {self._expected_rpm[i]} are expected")
+                troubles.append(f"{self._fan_names[i]} turns at {rpm} rpm where {expected} are expected")
         return "; ".join(troubles)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 SOURCES = ("rules", "pid", "neural", "shield", "failsafe")
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """One control cycle's picture of the machine; integers, and None for what is not known.
 
     `temps_millicelsius` has one entry a sensor: its reading, less the known offset, where it is believed.
@@ -53,12 +52,13 @@ class View:
 
     def headroom_millicelsius(self, sensors: tuple[int, ...] | None = None) -> int | None:
         """The smallest headroom among these sensors (their places; None: all); None if one of them is not known."""
+        limits, worst = self.limits_millicelsius, self.worst_millicelsius
         smallest: int | None = None
-        for i in range(len(self.sensors)) if sensors is None else sensors:
-            worst = self.worst_millicelsius[i]
-            if worst is None:
+        for i in range(len(limits)) if sensors is None else sensors:
+            hot = worst[i]
+            if hot is None:
                 return None
-            room = self.limits_millicelsius[i] - worst
+            room = limits[i] - hot
             if smallest is None or room < smallest:
                 smallest = room
         return smallest

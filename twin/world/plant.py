@@ -122,6 +122,7 @@ class Plant:
         self.network = network
         self.step_ns = machine.step_ms * 1_000_000
         self._gpu_enabled = machine.gpu.enabled
+        self._cores = machine.cpu.cores
         self._memory_kibibytes = machine.memory.total_kibibytes
         base = machine.ambient_celsius
         memory = machine.memory
@@ -140,6 +141,8 @@ class Plant:
         self._balance = np.zeros(2)
         self._cpu_constants = cpu.cpu_constants(machine.cpu, machine.step_ms)
         self._cpu_table = processor.clock_table(machine.cpu.frequencies_kilohertz, machine.cpu.voltages_millivolt)
+        self._cpu_kilohertz = tuple(machine.cpu.frequencies_kilohertz)
+        self._gpu_kilohertz = tuple(machine.gpu.frequencies_kilohertz)
         self._cpu_state, self._cpu_counters = cpu.cpu_state(machine.cpu)
         self._gpu_constants = gpu.gpu_constants(machine.gpu, machine.step_ms)
         self._gpu_table = processor.clock_table(machine.gpu.frequencies_kilohertz, machine.gpu.voltages_millivolt)
@@ -178,31 +181,30 @@ class Plant:
     @property
     def cpu_kilohertz(self) -> int:
         """The CPU's clock."""
-        return int(self._cpu_table[self._cpu_counters[cpu.LEVEL], processor.KILOHERTZ])
+        return self._cpu_kilohertz[int(self._cpu_counters[cpu.LEVEL])]
 
     @property
     def gpu_kilohertz(self) -> int:
         """The GPU's clock."""
-        return int(self._gpu_table[self._gpu_counters[gpu.LEVEL], processor.KILOHERTZ])
+        return self._gpu_kilohertz[int(self._gpu_counters[gpu.LEVEL])]
 
     def readings(self, memory_ppm: int) -> list[int]:
         """What the kernel's files show now, in the order of the wiring, up to the application channels.
 
         `memory_ppm` is the share of the memory in use.
         """
-        counters = self._cpu_counters
-        cores = int(self._cpu_constants[processor.CORES])
+        counters = self._cpu_counters.tolist()
         values: list[int] = self._settings[:, sensors.SHOWN].tolist()
         values += [int(rpm + 0.5) for rpm in self._fans[:, fan.RPM].tolist()]
         values += [
-            int(counters[cpu.BUSY_NS]) // TICK_NS,
-            cores * self._now_ns // TICK_NS,
+            counters[cpu.BUSY_NS] // TICK_NS,
+            self._cores * self._now_ns // TICK_NS,
             self.cpu_kilohertz,
-            int(counters[cpu.ENERGY]),
+            counters[cpu.ENERGY],
         ]
         if self._gpu_enabled:
-            shown = self._gpu_counters
-            values += [int(shown[gpu.SHOWN_BUSY_PPM]), self.gpu_kilohertz, int(shown[gpu.SHOWN_MICROWATTS])]
+            shown = self._gpu_counters.tolist()
+            values += [shown[gpu.SHOWN_BUSY_PPM], self.gpu_kilohertz, shown[gpu.SHOWN_MICROWATTS]]
         total = self._memory_kibibytes
         values += [total, total - total * memory_ppm // 1_000_000]
         return values

@@ -50,6 +50,7 @@ class World:
         self._initial |= {f"{fan.name}_pwm": fan.initial_pwm for fan in machine.fans}
         self._faults = Faults(env, scenario, wiring, self._healthy, self._initial)
         self._places = {limit.name: place for place, limit in enumerate(wiring.outputs)}
+        self._all_there = (_OK,) * len(wiring.sensors)
         self._unsettled = True
         env.process(self._step())
         env.process(self._weather(machine))
@@ -63,7 +64,10 @@ class World:
 
     def actuate(self, name: str, value: int) -> None:
         """Command output `name` to `value`, which lies within its limits. Raises `UnknownChannelError`."""
-        self._faults.outputs[self._known(name)].take(value)
+        output = self._faults.outputs.get(name)
+        if output is None:
+            raise UnknownChannelError(name, tuple(self._places))
+        output.take(value)
         self._unsettled = True
 
     def commanded(self, name: str) -> int:
@@ -124,6 +128,8 @@ class World:
             demand.words_per_second,
             None if rate is None else self._frames.completed,
         )
+        if None not in values:
+            return values, self._all_there
         return values, tuple([_ABSENT if value is None else _OK for value in values])
 
     def _step(self) -> Generator[Event, None, None]:
