@@ -25,9 +25,9 @@ FAN_GRACE_CYCLES = 30
 """Cycles a fan has to follow its command before it counts as failing."""
 
 _PICKED = (
-    "cpu_busy_ticks", "cpu_total_ticks", "cpu_clock_kilohertz", "gpu_busy_ppm", "gpu_power_microwatts", "gpu_clock_kilohertz",
-    "memory_total_kibibytes", "memory_available_kibibytes", "frame_rate_millihertz", "frame_latency_microseconds",
-    "frames_completed", "game_state_code", "words_offered_per_second",
+    "cpu_busy_ticks", "cpu_total_ticks", "cpu_clock_kilohertz", "gpu_busy_ppm", "gpu_power_microwatts",
+    "gpu_clock_kilohertz", "memory_total_kibibytes", "memory_available_kibibytes", "frame_rate_millihertz",
+    "frame_latency_microseconds", "frames_completed", "game_state_code", "words_offered_per_second",
 )  # fmt: skip
 """The channels that `see` takes by name, in that order."""
 
@@ -100,8 +100,8 @@ class Signals:
         self._last_ns = now_ns
         values = readings.values
         (
-            busy_ticks, total_ticks, cpu_clock, gpu_load, gpu_power, gpu_clock, memory_total, memory_available, frame_rate,
-            frame_latency, frames_completed, game_state, words_offered,
+            busy_ticks, total_ticks, cpu_clock, gpu_load, gpu_power, gpu_clock, memory_total, memory_available,
+            frame_rate, frame_latency, frames_completed, game_state, words_offered,
         ) = self._pick((*values, None))  # fmt: skip
 
         if wake.suspended_ns:
