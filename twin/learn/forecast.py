@@ -7,7 +7,7 @@ for a load that is said to come, a second one that also takes five loads to come
 last temperature (persistence) lately: what does not help is not used. Nothing later than the newest sample has a part.
 
 Samples come every cycle and a step is `stride` cycles: the ten samples are `stride` cycles apart, and every cycle
-learns and forecasts. Temperatures are kelvin (or celsius above 0), loads about 0..1.
+forecasts. Temperatures are kelvin (or celsius above 0), loads about 0..1.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def network_output(
     scale = max(np.sqrt(memory[ERROR]), SMALLEST)
     at = outputs_at(shape)
     for h in range(AHEAD):
-        out[h] = scale * net[at + h]
+        value = scale * net[at + h]
+        out[h] = value if abs(value) <= CORRECTION_MAX else 0.0
 
 
 @kernel
@@ -167,7 +168,7 @@ def blind_gate(memory: Floats, h: int) -> float:
     if not (product > 0.0 and came > 0.0 and square > 0.0):
         return 0.0
     explained = product / came * (product / square)
-    return min(product / square, 1.0) * opening(explained, memory[JUDGED])
+    return float(min(product / square, 1.0) * opening(explained, memory[JUDGED]))
 
 
 @kernel
@@ -215,9 +216,12 @@ def knowing_forecast(
 @kernel
 def see_one(
     memory: Floats, ring: Floats, row: int, stride: int, loaded: bool, linear: Floats, shape: Integers, net: Floats,
-    scratch: Floats, train: bool,
+    scratch: Floats, part: float,
 ) -> None:  # fmt: skip
-    """Learn from the newest sample of one sensor, which stands in ring row `row`, and forecast."""
+    """Learn from the newest sample of one sensor, which stands in ring row `row`, and forecast.
+
+    `part` of a step has passed since it learned last; 0: it is not its turn.
+    """
     rows = ring.shape[0]
     run = memory[LOAD_RUN] if loaded else memory[RUN]
     newest = ring[row, TEMPERATURE]
@@ -247,15 +251,15 @@ def see_one(
     memory[MEAN] += SLOW / stride * away
     memory[SPREAD] += SLOW / stride * (away * away - memory[SPREAD])
 
-    if run > (BEHIND + AHEAD - 1) * stride:
-        kept = 1.0 - (1.0 - GATE_KEPT) / stride
+    if part > 0.0 and run > (BEHIND + AHEAD - 1) * stride:
+        kept = 1.0 - (1.0 - GATE_KEPT) * part
         origin = row - AHEAD * stride
         if origin < 0:
             origin += rows
         start = ring[origin, TEMPERATURE]
         fill_inputs(ring, origin, stride, memory, x, loaded)
         # Blind: judged by what was said then.
-        memory[JUDGED] = kept * memory[JUDGED] + 1.0 / stride
+        memory[JUDGED] = kept * memory[JUDGED] + part
         at = origin
         for h in range(AHEAD):
             at += stride
@@ -274,11 +278,11 @@ def see_one(
             linear_forecast(linear, BLIND_INPUTS, x, base)
             for h in range(AHEAD):
                 base[h] = left[h] - base[h]
-            if not linear_learn(linear, BLIND_INPUTS, x, base, gain, 1.0 - (1.0 - FORGETTING_BLIND) / stride):
+            if not linear_learn(linear, BLIND_INPUTS, x, base, gain, 1.0 - (1.0 - FORGETTING_BLIND) * part):
                 memory[ROLLBACKS] += 1.0
             linear_forecast(linear[BLIND_CELLS:], KNOWING_INPUTS, x, base)
             network_output(shape, net, memory, x, start, True, extra)
-            memory[KNOWING_JUDGED] = kept * memory[KNOWING_JUDGED] + 1.0 / stride
+            memory[KNOWING_JUDGED] = kept * memory[KNOWING_JUDGED] + part
             for h in range(AHEAD):
                 came = left[h]
                 left[h] = came - base[h]
@@ -288,18 +292,16 @@ def see_one(
                 memory[KNOWING + 2 * AHEAD + h] = kept * memory[KNOWING + 2 * AHEAD + h] + after * after
                 square += left[h] * left[h]
             if not linear_learn(
-                linear[BLIND_CELLS:], KNOWING_INPUTS, x, left, gain, 1.0 - (1.0 - FORGETTING_KNOWING) / stride
+                linear[BLIND_CELLS:], KNOWING_INPUTS, x, left, gain, 1.0 - (1.0 - FORGETTING_KNOWING) * part
             ):
                 memory[ROLLBACKS] += 1.0
         else:
             for h in range(AHEAD):
                 left[h] -= ring[origin, LEVEL] - start + trend_sum(h + 1) * ring[origin, TREND]
                 square += left[h] * left[h]
-            if train:
-                network_output(shape, net, memory, x, start, False, extra)
-        if train:
-            network_learn(shape, net, memory, left, RATE)
-        memory[ERROR] += SLOW / stride * (square / AHEAD - memory[ERROR])
+            network_output(shape, net, memory, x, start, False, extra)
+        network_learn(shape, net, memory, left, RATE)
+        memory[ERROR] += SLOW * part * (square / AHEAD - memory[ERROR])
 
     still = True
     if run > (BEHIND - 1) * stride:
@@ -332,7 +334,9 @@ def see_all(
     loaded = plan[LOADED] != 0
     rows = ring.shape[1]
     row = plan[CLOCK] % rows
-    turn = plan[CLOCK] % sensors
+    turns = min(sensors, stride)
+    turn = plan[CLOCK] % turns
+    part = turns / stride
     for s in range(sensors):
         temperature = seen[s]
         load = seen[sensors + plan[LOAD_OF + s]] if loaded else 0.0
@@ -348,7 +352,18 @@ def see_all(
                 load = UNKNOWN
             ring[s, row, TEMPERATURE] = temperature
             ring[s, row, LOAD] = load
-            see_one(memory[s], ring[s], row, stride, loaded, linear[s], shape, nets[s], scratch, turn == s)
+            see_one(
+                memory[s],
+                ring[s],
+                row,
+                stride,
+                loaded,
+                linear[s],
+                shape,
+                nets[s],
+                scratch,
+                part if s % turns == turn else 0.0,
+            )
         else:
             memory[s, RUN] = 0.0
             memory[s, LOAD_RUN] = 0.0
@@ -390,7 +405,8 @@ class Predictor:
     `stride`: how many cycles a step has. The networks' weights are drawn from `stream`, with zeros in the last layer,
     so that they correct nothing before they learned something. Raises `ValueError` for numbers out of range.
 
-    Of a bank of several sensors one network a cycle learns, in turn; all else learns every cycle.
+    Of several sensors those of one turn learn in a cycle, as many turns as sensors or cycles a step, whichever is less:
+    no sensor learns less often than once a step. All forecast every cycle.
     """
 
     def __init__(
@@ -436,9 +452,7 @@ class Predictor:
         """
         self._seen[: self.sensors] = temperatures
         self._seen[self.sensors :] = loads
-        see_all(
-            self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen
-        )
+        see_all(self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen)
         return self._forecast
 
     def conditional(self, coming: Floats) -> Floats:
@@ -472,5 +486,7 @@ class Predictor:
         mine = self.weights()
         if [w.shape for w in weights] != [w.shape for w in mine] or not np.array_equal(weights[0][1:], self._plan[1:]):
             raise ValueError("weights of another bank: needed are those of as many sensors, loads and cycles a step")
+        if not all(np.isfinite(w).all() for w in weights):
+            raise ValueError("weights that are not finite: needed are those that a bank gave")
         for to, source in zip(mine, weights, strict=True):
             to[...] = source

@@ -12,6 +12,8 @@ from twin.kernels import kernel
 LEVEL_SHARE = 0.9
 TREND_SHARE = 0.1
 DAMPING = 0.5
+"""Of a grid of 144 the values whose forecast of five steps was closest to never being worse than the last temperature
+in any group of recordings, on their first 60 %."""
 
 
 @kernel
@@ -30,7 +32,7 @@ def next_trend(level: float, trend: float, new_level: float) -> float:
 
 @kernel
 def trend_sum(steps: int) -> float:
-    """d + d^2 + ... + d^steps: the forecast of `steps` ahead is level + trend_sum(steps) trend."""
+    """How many trends are added to the level for a forecast of `steps` ahead: d + d^2 + ... + d^steps."""
     total = 0.0
     share = 1.0
     for _ in range(steps):

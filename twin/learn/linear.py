@@ -4,10 +4,10 @@ Ljung and Soederstroem, "Theory and practice of recursive identification", 1983,
 
     k = P x / (f + x' P x),  w' = w + k e,  P' = (P - k x' P) / f
 
-with e the error before the step and f the forgetting. Three guards keep it sound for ever: P changes by a product of two
-numbers that is the same in either order, so that it stays symmetric to the bit; it is divided by f only while its
-trace is small, because inputs that say nothing new would let it grow without end; and a step after which a weight would
-not be finite, or huge, is not made, but P starts again.
+with e the error before the step and f the forgetting. Three guards keep it sound for ever: P changes by a product of
+two numbers that is the same in either order, so that it stays symmetric to the bit; it is divided by f only while its
+trace is small, because inputs that say nothing new would let it grow without end; and a step after which a weight
+would not be finite, or huge, is not made, but P starts again.
 
 `cells` (float64) holds P (inputs x inputs), then the weights (inputs x outputs), row by row.
 """
