@@ -286,4 +286,5 @@ def restore(shape: Integers, net: Floats) -> None:
     parameters = shape[PARAMETERS]
     for i in range(parameters):
         net[i] = net[4 * parameters + i]
+    clear_gradient(shape, net)
     reset_adam(shape, net)
