@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twin.kernels import Stream
 from twin.learn import replay
 from twin.learn.network import outputs_at
-from twin.learn.policy import CheckpointError, Policy
+from twin.learn.policy import Policy
 from twin.learn.replay import (
     CHOICES,
     EXPLORE_DRAWS,
@@ -458,6 +458,6 @@ def test_what_does_not_fit_is_not_restored() -> None:
         (broken("rows", (3, 16), 7), "actions"),
         ({**good, "state": good["state"].astype(np.float32)}, "float32"),
     ):
-        with pytest.raises(CheckpointError, match=words):
+        with pytest.raises(ValueError, match=words):
             policy.restore(arrays)
         assert everything(policy) == before

@@ -314,6 +314,8 @@ def _learn_problems(scenario: Scenario) -> list[str]:
     if learn.authority_percent > learn.authority_most_percent:
         found.append(f"learn.authority_percent = {learn.authority_percent}: must not exceed authority_most_percent "
                      f"({learn.authority_most_percent})")  # fmt: skip
+    if learn.quantised and learn.learning:
+        found.append("learn.quantised = true: eight-bit weights do not learn; set learn.learning = false")
     if learn.batch > learn.buffer:
         found.append(f"learn.batch = {learn.batch}: must not exceed buffer ({learn.buffer})")
     return found

@@ -467,6 +467,19 @@ class Predictor:
         return self._out
 
     @property
+    def forecast(self) -> Floats:
+        """What the last `see` gave."""
+        return self._forecast
+
+    def forget(self) -> None:
+        """Another run begins: drop the history of samples, and keep what was learned from it."""
+        self._memory[:, [RUN, LOAD_RUN]] = 0.0
+
+    def networks(self) -> list[Floats]:
+        """The networks' weights and those of the linear forecasts, as views: what a digest of the learner covers."""
+        return [*[weights_of(self._shape, net) for net in self._nets], *self._linear]
+
+    @property
     def residual(self) -> Floats:
         """For each sensor the newest sample less its forecast of one step ago, in units of that difference's size."""
         return self._memory[:, RESIDUAL]

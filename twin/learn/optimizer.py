@@ -44,6 +44,7 @@ class Optimizer:
             settings.compare_every_blocks,
         )
         self._limits = dict(limits)
+        self._fans = tuple(f"{fan.name}_pwm" for fan in scenario.machine.fans)
         self._proposals = Proposals(scenario, limits)
         self._foresight = Foresight(scenario, limits)
         self._reward = make_reward(scenario)
@@ -114,6 +115,7 @@ class Optimizer:
             executed = proposed
             if held_back:
                 executed = self._proposals.nearest(values, self._base, self.authority.percent)
+        self.brain.commanded(tuple([values.get(name, 255) for name in self._fans]))
         percent = self.authority.percent
         self.authority.cycle(
             self._reward_micro if self._reward_micro is not None else 0,

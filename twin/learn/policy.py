@@ -14,14 +14,10 @@ import numpy.typing as npt
 from twin.kernels import Floats, Integers, Stream, stream_keys
 from twin.learn import replay
 from twin.learn.features import FEATURES
-from twin.learn.network import new_network, new_shape, outputs_at, weights_of, within
+from twin.learn.network import is_finite, new_network, new_shape, outputs_at, weights_of, within
 from twin.scenario import ACTIONS, Learn
 
 WIDTHS = (len(FEATURES), 32, 16, len(ACTIONS))
-
-
-class CheckpointError(ValueError):
-    """What is to be restored does not fit."""
 
 
 class Policy:
@@ -88,10 +84,7 @@ class Policy:
 
     def greedy(self, state: Floats) -> int:
         """The allowed action with the largest Q-value (the first of equal ones); noop for no state. Changes nothing."""
-        values = self.q_values(state)
-        if not np.isfinite(values).all():
-            return replay.NOOP
-        return int(replay.best_action(values, 0, self._allowed))
+        return self.best_of(self.q_values(state))
 
     def q_values(self, state: Floats) -> Floats:
         """The Q-values of all five actions, allowed or not; not a number for what is no state. Changes nothing."""
@@ -100,6 +93,16 @@ class Policy:
         self._asked[:] = self.online
         replay.answer(self.shape, self._asked, state, self._uncounted)
         return self._asked[self._outputs : self._outputs + len(ACTIONS)].copy()
+
+    def best_of(self, values: Floats) -> int:
+        """The allowed action with the largest of these Q-values, the first of equal ones; noop if one is no number."""
+        if not is_finite(values, 0, len(values)):
+            return replay.NOOP
+        return int(replay.best_action(values, 0, self._allowed))
+
+    def forget(self) -> None:
+        """Another run begins: the last choice has nothing to do with what comes."""
+        self.counters[replay.PENDING] = 0
 
     def freeze(self, frozen: bool = True) -> None:
         """Neither learn nor explore from now on, for an evaluation; or do again."""
@@ -134,25 +137,25 @@ class Policy:
         }
 
     def restore(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Take over what `arrays` gave. Raises `CheckpointError`, and changes nothing, where anything does not fit."""
+        """Take over what `arrays` gave. Raises `ValueError`, and changes nothing, where anything does not fit."""
         mine = self.arrays()
         for name, array in mine.items():
             if name not in arrays:
-                raise CheckpointError(f"a policy's checkpoint has no {name}; it needs {', '.join(mine)}")
+                raise ValueError(f"a policy's checkpoint has no {name}; it needs {', '.join(mine)}")
             given = arrays[name]
             if given.shape != array.shape or given.dtype != array.dtype:
-                raise CheckpointError(
+                raise ValueError(
                     f"{name} of a policy's checkpoint is {given.dtype} {given.shape}; this policy has {array.dtype} "
                     f"{array.shape}: use the same learn.buffer, or begin without the checkpoint"
                 )
             if not np.isfinite(given.astype(np.float64)).all():
-                raise CheckpointError(f"{name} of a policy's checkpoint has values that are no numbers")
+                raise ValueError(f"{name} of a policy's checkpoint has values that are no numbers")
         counters = arrays["counters"]
         if not np.array_equal(arrays["shape"], self.shape) or not _counters_fit(counters, len(self.rows)):
-            raise CheckpointError("a policy's checkpoint has counters or a network that no policy with this buffer has")
+            raise ValueError("a policy's checkpoint has counters or a network that no policy with this buffer has")
         actions = arrays["rows"][:, 2 * len(FEATURES)]
         if not np.isin(actions, np.arange(len(ACTIONS))).all():
-            raise CheckpointError(f"rows of a policy's checkpoint name actions other than 0 to {len(ACTIONS) - 1}")
+            raise ValueError(f"rows of a policy's checkpoint name actions other than 0 to {len(ACTIONS) - 1}")
         for name, array in mine.items():
             array[...] = arrays[name]
 
