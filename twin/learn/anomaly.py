@@ -83,8 +83,9 @@ USUAL = 0.98
 """A signal that is there in this share of the normal cycles is missed when it is not."""
 SIGHT_SHARE = 0.001
 CENTRE_SHARE = 0.002
-STEP, FIRST_STEPS = 0.01, 20.0
-"""Quantiles move by `FIRST_STEPS` / cycles of themselves at first (0.5 at most), and by `STEP` in the end."""
+STEP, FIRST_STEPS = 0.002, 20.0
+"""Quantiles move by `FIRST_STEPS` / cycles of themselves (0.5 at most) while warming up, and by `STEP` from then on:
+slowly, lest they run ahead of a fault that grows."""
 SLACK = 0.45
 """What the cumulative sums forgive a cycle, in spreads: where within its quantum a steady reading lies is no news."""
 LARGEST = 3.0
@@ -292,7 +293,7 @@ def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usabl
     inputs = inputs_at(shape)
     learned = cells[LEARNED]
     settled = learned >= UNTRAINED_CYCLES
-    step = max(STEP, min(0.5, FIRST_STEPS / (1.0 + learned)))
+    step = STEP if learned >= WARM_UP_CYCLES else min(0.5, FIRST_STEPS / (1.0 + learned))
     sight = max(SIGHT_SHARE, 1.0 / (1.0 + learned))
     slow = max(CENTRE_SHARE, 1.0 / (1.0 + learned))
     for i in range(FEATURE_COUNT):
