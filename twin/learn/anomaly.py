@@ -27,6 +27,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from twin.kernels import Floats, Integers, Stream, kernel
+from twin.learn.checkpoint import Array
 from twin.learn.features import FEATURES, FRAMES, LATENCY, UNKNOWN
 from twin.learn.network import (
     WEIGHT_MAX,
@@ -162,7 +163,7 @@ class AnomalyDetector:
         """Copies of everything that it knows: a detector restored from them goes on bit for bit."""
         return {"net": self._net.copy(), "cells": self._cells.copy()}
 
-    def restore(self, arrays: Mapping[str, Floats]) -> None:
+    def restore(self, arrays: Mapping[str, Array]) -> None:
         """Go on from `arrays()` of a detector of the same residuals.
 
         Raises `ValueError`, and changes nothing, for arrays that are missing, of another form, or not finite.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from twin.kernels import Floats, Integers, Stream, stream_keys
 from twin.learn import replay
+from twin.learn.checkpoint import Array
 from twin.learn.features import FEATURES
 from twin.learn.network import is_finite, new_network, new_shape, outputs_at, weights_of, within
 from twin.scenario import ACTIONS, Learn
@@ -125,7 +126,7 @@ class Policy:
             self._keys,
         )
 
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+    def arrays(self) -> dict[str, Array]:
         """The whole state, as views: a policy of the same settings and seed that takes it over goes on bit for bit."""
         return {
             "shape": self.shape,
@@ -136,7 +137,7 @@ class Policy:
             "counters": self.counters,
         }
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    def restore(self, arrays: Mapping[str, Array]) -> None:
         """Take over what `arrays` gave. Raises `ValueError`, and changes nothing, where anything does not fit."""
         mine = self.arrays()
         for name, array in mine.items():
