@@ -83,10 +83,11 @@ FADE = 0.95
 USUAL = 0.98
 """A signal that is there in this share of the normal cycles is missed when it is not."""
 SIGHT_SHARE = 0.001
-CENTRE_SHARE = 0.002
-STEP, FIRST_STEPS = 0.002, 20.0
-"""Quantiles move by `FIRST_STEPS` / cycles of themselves (0.5 at most) while warming up, and by `STEP` from then on:
-slowly, lest they run ahead of a fault that grows."""
+CENTRE_SHARE = 0.005
+STEP, FIRST_STEPS = 0.01, 20.0
+"""Quantiles move by `FIRST_STEPS` / cycles of themselves (0.5 at most) while warming up, and by `STEP` from then on.
+A smaller one is left behind by a room that warms up, for good since nothing is learned in an alarm; a larger one runs
+ahead of a fault that grows."""
 SLACK = 0.45
 """What the cumulative sums forgive a cycle, in spreads: where within its quantum a steady reading lies is no news."""
 LARGEST = 3.0
