@@ -26,6 +26,7 @@ DECAY_SECOND = 0.999
 TINY = 1e-8
 WEIGHT_MAX = 1e6
 """A weight beyond this is divergence, finite or not."""
+SQUARE_ROOT_MAX = 1e150
 
 
 def new_shape(*sizes: int) -> Integers:
@@ -177,12 +178,12 @@ def clear_gradient(shape: Integers, net: Floats) -> None:
 
 @kernel
 def is_finite(values: Floats, first: int, count: int) -> bool:
-    """Whether `count` values from `first` on are numbers: neither infinite nor not a number."""
-    total = 0.0
+    """Whether `count` values from `first` on are numbers of which squares are numbers, too."""
+    wrong = 0
     for i in range(first, first + count):
-        # 0 for every number; infinity less itself is none.
-        total += values[i] - values[i]
-    return bool(total == 0.0)
+        # Nothing that is not a number is less than one.
+        wrong += 0 if abs(values[i]) <= SQUARE_ROOT_MAX else 1
+    return wrong == 0
 
 
 @kernel
@@ -190,7 +191,7 @@ def descend(shape: Integers, net: Floats, rate: float, longest: float) -> bool:
     """One step of Adam against the gradient, which is first cut to the length `longest`.
 
     Returns False, with the last good weights back and the moments forgotten, when the gradient or what would become of
-    the weights is not finite or beyond `WEIGHT_MAX`.
+    the weights is not finite (or the gradient's square is not), or a weight is beyond `WEIGHT_MAX`.
     """
     parameters = shape[PARAMETERS]
     weights = net[:parameters]
