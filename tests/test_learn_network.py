@@ -120,16 +120,9 @@ def test_what_is_no_number_brings_the_last_good_weights_back(bad, where) -> None
     assert descend(shape, net, 0.01, 10.0)
     good = weights_of(shape, net).copy()
     net[count : 2 * count] = 0.1
-    if where == "gradient":
-        # Its square is infinite, so that its length is.
-        net[count + 4] = bad
-    else:
-        net[4] = bad
+    net[count + 4 if where == "gradient" else 4] = bad
     moved = descend(shape, net, 0.01, 10.0)
     assert np.isfinite(net[: 5 * count + 2]).all()
-    if where == "gradient" and np.isfinite(bad):
-        assert np.abs(weights_of(shape, net) - good).max() < 0.02
-        return
     assert not moved
     assert np.array_equal(weights_of(shape, net), good)
     assert not net[2 * count : 4 * count].any()

@@ -1,4 +1,4 @@
-"""The forecast on recordings of real machines, judged on their last 40 %, which nothing was chosen or fitted on.
+"""The forecast on recordings of real machines, judged on their last 40 %, on which nothing is fitted before its time.
 
 A step is 1 s where samples are as close as that, else the recording's own step (laptop_victus_15: 5 s). Of rows that
 come closer (gpu_server_8x700w: 0.29 s) the last one at or before each whole second is taken; rows at half a step or

@@ -24,9 +24,9 @@ LAYERS, PARAMETERS, SIZES = range(3)
 DECAY_FIRST = 0.9
 DECAY_SECOND = 0.999
 TINY = 1e-8
-FINITE_MAX = 1.7976931348623157e308
 WEIGHT_MAX = 1e6
 """A weight beyond this is divergence, finite or not."""
+SQUARE_ROOT_MAX = 1e150
 
 
 def new_shape(*sizes: int) -> Integers:
@@ -215,8 +215,8 @@ def clear_gradient(shape: Integers, net: Floats) -> None:
 
 @kernel
 def is_finite(values: Floats, first: int, count: int) -> bool:
-    """Whether `count` values from `first` on are numbers: neither infinite nor not a number."""
-    return within(values, first, count, FINITE_MAX)
+    """Whether `count` values from `first` on are numbers of which squares are numbers, too."""
+    return within(values, first, count, SQUARE_ROOT_MAX)
 
 
 @kernel
@@ -250,7 +250,7 @@ def descend(shape: Integers, net: Floats, rate: float, longest: float) -> bool:
     """One step of Adam against the gradient, which is first cut to the length `longest`.
 
     Returns False, with the last good weights back and the moments forgotten, when the gradient or what would become of
-    the weights is not finite or beyond `WEIGHT_MAX`.
+    the weights is not finite (or the gradient's square is not), or a weight is beyond `WEIGHT_MAX`.
     """
     parameters = shape[PARAMETERS]
     weights = net[:parameters]
