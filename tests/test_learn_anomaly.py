@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 
@@ -208,8 +207,8 @@ def test_nothing_is_learned_from_a_cycle_that_is_not_normal() -> None:
 def test_the_gates_say_what_is_normal() -> None:
     assert is_normal(view((50_000, 50_000, 30_000)))
     assert not is_normal(view((50_000, 50_000, 30_000), failsafe="a reason"))
-    assert not is_normal(replace(view((50_000, 50_000, 30_000)), suspicion="a reason"))
-    assert not is_normal(replace(view((50_000, 50_000, 30_000)), fan_trouble="a reason"))
+    assert not is_normal(view((50_000, 50_000, 30_000))._replace(suspicion="a reason"))
+    assert not is_normal(view((50_000, 50_000, 30_000))._replace(fan_trouble="a reason"))
 
 
 def test_a_slow_change_for_the_worse_cannot_lead_the_threshold_away() -> None:
@@ -326,8 +325,7 @@ def test_evidence_goes_on_bit_for_bit() -> None:
 def test_evidence_of_a_view_in_which_nothing_is_known() -> None:
     evidence = Evidence(Machine())
     residuals, usable = np.zeros(len(evidence.names)), np.ones(len(evidence.names), dtype=np.int64)
-    empty = replace(
-        view((None, None, None)),
+    empty = view((None, None, None))._replace(
         temps_millicelsius=(None,) * 3,
         expected_millicelsius=(None,) * 3,
         fan_rpm=(None,) * 3,

@@ -234,12 +234,12 @@ def test_no_single_witness_raises_the_reward(
     place = data.draw(st.integers(0, 2), "place")
     if name == "temps":
         seen = tuple(value if i == place else temp for i, temp in enumerate(temperatures))
-        faulty = replace(truth, temps_millicelsius=seen, worst_millicelsius=seen)
+        faulty = truth._replace(temps_millicelsius=seen, worst_millicelsius=seen)
     elif name == "unaided":
         # A wrong power or fan speed sways all that the model says.
-        faulty = replace(truth, unaided_millicelsius=data.draw(st.tuples(*[ANYTHING] * 3)))
+        faulty = truth._replace(unaided_millicelsius=data.draw(st.tuples(*[ANYTHING] * 3)))
     else:
-        faulty = replace(truth, **{name: value})
+        faulty = truth._replace(**{name: value})
     assert STANDARD(faulty, held_back) <= STANDARD(truth, held_back)
 
 

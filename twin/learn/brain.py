@@ -55,6 +55,7 @@ class Brain:
             settings.predict_every_cycles,
             [int(sensor.node == gpu and loads > 1) for sensor in machine.sensors],
         )
+        self._gpu_microwatts = machine.gpu.power_limit_watts * 1e6
         self._temperatures = np.zeros(len(machine.sensors))
         self._loads = np.zeros(loads)
         self._evidence = Evidence(machine)
@@ -85,9 +86,7 @@ class Brain:
         self._features.fill(view, self._state)
         for i, temp in enumerate(view.temps_millicelsius):
             self._temperatures[i] = UNKNOWN if temp is None else temp / 1_000
-        for i in range(len(self._loads)):
-            load = view.gpu_load_ppm if i else view.cpu_load_ppm
-            self._loads[i] = UNKNOWN if load is None else load * PPM
+        self._fill_loads(view)
         self._predictor.see(self._temperatures, self._loads)
         self._evidence.fill(view, self._residuals[self._seen], self._usable[self._seen])
         self._residuals[self._foretold] = self._predictor.residual
@@ -102,6 +101,16 @@ class Brain:
         strange = f"an alarm over {self._detector.cause(self._names)}" if alarm else ""
         share = min(self._detector.score / max(self._detector.threshold, 1e-9), MOST_MICRO * PPM)
         return Thought(action, strange, broken, int(share / PPM))
+
+    def _fill_loads(self, view: View) -> None:
+        """What heats each processor: the processor's load, and of the graphics the share of their largest power."""
+        for i in range(len(self._loads)):
+            if i == 0:
+                load = view.cpu_load_ppm
+                self._loads[i] = UNKNOWN if load is None else load * PPM
+            else:
+                power = view.gpu_power_microwatts
+                self._loads[i] = UNKNOWN if power is None else power / self._gpu_microwatts
 
     def _choose(self) -> int:
         if self._quantised is None:
