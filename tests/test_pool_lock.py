@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ from twin.pool.layout import (
 )
 from twin.pool.lock import EOWNERDEAD, Lock, fence, try_lock, unlock
 from twin.pool.mapping import Mapping
+from twin.pool.pool import Pool
 
 COUNTER = 200
 """A cell that nobody else uses here."""
@@ -167,6 +170,8 @@ def test_a_kernel_is_told_too(mapping: Mapping) -> None:
     child.kill()
     assert count_once(mapping.cells, waiting.address, COUNTER) == EOWNERDEAD
     assert mapping.cells[COUNTER] == 0
+    # The kernel has kept it, and the thread may not leave with a lock whose memory goes.
+    waiting.drop()
 
 
 def test_a_lock_that_is_held_for_long_is_one_error_that_names_the_holder(
@@ -314,3 +319,23 @@ def test_a_lock_in_use_is_not_made_anew(mapping: Mapping) -> None:
     assert mapping.cells[B_BUSY] == 0
     child.kill()
     assert Lock(mapping).acquire() is True
+
+
+def locks_of_this_thread() -> bool:
+    """Whether the C library's list of robust locks that this thread has is longer than nothing."""
+    head, length = ctypes.c_void_p(), ctypes.c_size_t()
+    assert ctypes.CDLL(None).syscall(274, 0, ctypes.byref(head), ctypes.byref(length)) == 0
+    return bool(ctypes.c_void_p.from_address(head.value or 0).value != head.value)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86-64")
+def test_a_lock_that_is_dropped_is_off_the_threads_list() -> None:
+    assert not locks_of_this_thread()
+    pool = Pool.private(1 << 20)
+    assert not pool._lock.acquire()
+    assert locks_of_this_thread()
+    pool._lock.drop()
+    assert not locks_of_this_thread()
+    pool._lock.drop()
+    pool.close()
+    assert not locks_of_this_thread()

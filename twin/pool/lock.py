@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SHARED, _ROBUST, _ERRORCHECK = 1, 1, 2
 _CLOCK_MONOTONIC = 1
 _MUTEX_BYTES = 56
+_HOLDER = 0x3FFFFFFF
+"""The bits of its first cell in which the kernel wants the thread that has it."""
 _KIND = B_MUTEX + 2
 _KIND_KEPT = B_MUTEX + 7
 """The cell of the mutex in which glibc and musl keep what kind it is, and a copy of it after the mutex."""
@@ -124,7 +127,7 @@ class Lock:
         if code in (0, errno.EOWNERDEAD):
             return bool(code)
         if code == errno.ETIMEDOUT:
-            holder = int(self._cells[B_MUTEX]) & 0x3FFFFFFF
+            holder = int(self._cells[B_MUTEX]) & _HOLDER
             raise PoolError(
                 f"{self._name}: the pool's lock is held for more than {WAIT_SECONDS} s, by thread {holder}; end that "
                 "process, or make a new pool"
@@ -133,6 +136,14 @@ class Lock:
             f"{self._name}: the pool's lock cannot be taken ({errno.errorcode.get(code, code)}); the pool was damaged "
             "or given up, make a new one"
         )
+
+    def drop(self) -> None:
+        """Give the lock back if this thread has it, before its memory goes.
+
+        The C library keeps a pointer to each robust lock that a thread has, and follows it when the next one is taken.
+        """
+        if int(self._cells[B_MUTEX]) & _HOLDER == threading.get_native_id():
+            self.release()
 
     def make_consistent(self) -> None:
         """What the dead holder left is repaired."""

@@ -60,6 +60,7 @@ class Member:
             self._recover_locked({self._seat})
         finally:
             self._lock.release()
+            self._lock.drop()
         seats.leave(self.mapping, self._seat)
         self._seat = -1
 
