@@ -318,7 +318,9 @@ def test_a_lock_in_use_is_not_made_anew(mapping: Mapping) -> None:
     assert mapping.memory[B_MUTEX * CELL : B_MUTEX * CELL + 56] == before
     assert mapping.cells[B_BUSY] == 0
     child.kill()
-    assert Lock(mapping).acquire() is True
+    waiting = Lock(mapping)
+    assert waiting.acquire() is True
+    waiting.drop()
 
 
 def locks_of_this_thread() -> bool:

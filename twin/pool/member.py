@@ -54,13 +54,13 @@ class Member:
             self._lock.release()
 
     def _stand_up(self) -> None:
-        """Give back what was never committed, and the seat."""
+        """Give back what was never committed, and the seat; first the lock, if an operation was cut off with it."""
+        self._lock.drop()
         self._acquire()
         try:
             self._recover_locked({self._seat})
         finally:
             self._lock.release()
-            self._lock.drop()
         seats.leave(self.mapping, self._seat)
         self._seat = -1
 
