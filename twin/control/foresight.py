@@ -21,8 +21,10 @@ from twin.control.view import View
 from twin.kernels import Floats, Integers, exp, kernel, power
 from twin.scenario import Cpu, Gpu, Machine, Scenario
 
-MARGIN_MILLICELSIUS = 1_500
-"""Every node, and the room, counts as warmer than the model has it by this: power is measured late and rounded."""
+MARGIN_MILLICELSIUS = 1_000
+"""Every node, and the room, counts as warmer than the model has it by this, and by what STALE_MS of heating add."""
+STALE_MS = 100
+"""Measured power is a mean, over as long a window as this, and may have risen since."""
 HOT_STEPS = 4
 FIRST_SECONDS = 0.1
 GROWTH = 1.25
@@ -157,10 +159,12 @@ class Foresight:
         self._places = {node.name: place for place, node in enumerate(machine.nodes)}
         self._sensor_nodes = tuple(self._places[sensor.node] for sensor in machine.sensors)
         # Without a measured power the model follows the sensor, which shows what was.
+        rises = [fastest_rise_millicelsius_per_second(scenario, sensor.node) for sensor in machine.sensors]
         self._blind_margins = tuple(
-            fastest_rise_millicelsius_per_second(scenario, sensor.node) * (sensor.lag_ms + sensor.hold_ms) // 1_000
-            for sensor in machine.sensors
+            rise * (sensor.lag_ms + sensor.hold_ms) // 1_000
+            for rise, sensor in zip(rises, machine.sensors, strict=True)
         )
+        self._margin = MARGIN_MILLICELSIUS + max(rises) * STALE_MS // 1_000
         self._fans = tuple((f"{fan.name}_pwm", fan.max_rpm, max(fan.start_pwm, fan.stall_pwm)) for fan in machine.fans)
         self._steps = _schedule(scenario)
         self._ends, self._conductance = _edges(machine, self._places)
@@ -180,6 +184,7 @@ class Foresight:
         self._watts: Floats = np.zeros((3, count))
         self._fill(BEFORE, {name: limit.maximum for name, limit in limits.items()})
         self._fill(COOLED, {name: limit.safe for name, limit in limits.items()})
+        self._most = tuple(int(most[1][-1] * 1e6) if most else 0 for most in (self._cpu, self._gpu))
         levels = [int((1.0 - exp(-HORIZON_SECONDS * 1_000.0 / fan.lag_ms)) * LEVELS) for fan in machine.fans]
         rest = _rest([w + STRAY_WATTS for w in self._watts[COOLED].tolist()], self._ends, self._conductance, levels)
         self._settles = rest is not None
@@ -189,11 +194,12 @@ class Foresight:
     def keeps_limits(self, view: View, command: Mapping[str, int]) -> bool:
         """Whether `command` may be in force for this cycle: full cooling after it would still keep every limit.
 
-        False also where that cannot be known: without the model, with a temperature that is not known, or with a fan
-        in trouble, on which cooling cannot count. Channels that `command` does not name have their safe value.
+        False also where that cannot be known: without the model, with a temperature that is not known, with a fan in
+        trouble, on which cooling cannot count, or with a processor that draws more than the scenario says it can.
+        Channels that `command` does not name have their safe value.
         """
         modelled = view.nodes_millicelsius
-        if len(modelled) != self._nodes.shape[1] or not self._settles or view.fan_trouble:
+        if len(modelled) != self._nodes.shape[1] or not self._settles or view.fan_trouble or self._beyond(view):
             return False
         blind = view.unchecked.split() if view.unchecked else ()
         lift = 0
@@ -205,7 +211,7 @@ class Foresight:
                 apart += self._blind_margins[i]
             lift = max(lift, apart)
         # What is warmer than the model has it where it is measured may be so everywhere: the room, say, has warmed up.
-        lift += MARGIN_MILLICELSIUS
+        lift += self._margin
         self._nodes[NOW] = [(node + lift) / 1_000.0 for node in modelled]
         for i, (name, max_rpm, start_pwm) in enumerate(self._fans):
             rpm, pwm = view.fan_rpm[i], self._asked(name, command)
@@ -225,6 +231,12 @@ class Foresight:
         """The most heat that `command` lets into each node, once it is in force, whatever the machine has to do."""
         self._fill(PROPOSED, command)
         return dict(zip(self._places, self._watts[PROPOSED].tolist(), strict=True))
+
+    def _beyond(self, view: View) -> bool:
+        return any(
+            drawn is not None and drawn > most
+            for drawn, most in zip((view.cpu_power_microwatts, view.gpu_power_microwatts), self._most, strict=True)
+        )
 
     def _asked(self, name: str, command: Mapping[str, int]) -> int:
         limit = self._limits[name]
