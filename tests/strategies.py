@@ -46,6 +46,7 @@ def view(worst: tuple[int | None, ...], failsafe: str = "", **changes: object) -
         limits_millicelsius=tuple(round(sensor.limit_celsius * 1_000) for sensor in SCENARIO.machine.sensors),
         expected_millicelsius=(None,) * len(SCENARIO.machine.sensors),
         unaided_millicelsius=worst,
+        nodes_millicelsius=(),
         fans=tuple(fan.name for fan in SCENARIO.machine.fans),
         fan_rpm=(1_000, 1_000, 1_000),
         fan_trouble="",

@@ -137,6 +137,7 @@ class Signals:
             self._limits,
             self._judged(),
             self._without_sensors(),
+            self._modelled(),
             self._fan_names,
             fan_rpm,
             fan_trouble,
@@ -267,6 +268,11 @@ class Signals:
             return (None,) * len(self._sensor_nodes)
         celsius = self._unaided.celsius.tolist()
         return tuple([int(celsius[node] * 1_000.0) for node in self._sensor_nodes])
+
+    def _modelled(self) -> tuple[int, ...]:
+        if not self._check or not self._started:
+            return ()
+        return tuple([-int(-celsius * 1_000.0 // 1.0) for celsius in self._model.celsius.tolist()])
 
     def _pull_references(self, believed: tuple[int | None, ...], blind: tuple[str, ...], seconds: float) -> None:
         """Let reference sensors say how warm the surroundings are; let blind nodes follow their sensors.

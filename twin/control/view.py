@@ -17,6 +17,8 @@ class View(NamedTuple):
     believed; `expected_millicelsius` is the model alone, None where it cannot judge. Headrooms are limit minus worst.
     `unaided_millicelsius` is what the model would expect if no temperature sensor told it anything, not even how warm
     the room is: a witness that no temperature sensor can sway. None without the model.
+    `nodes_millicelsius` is every node of the model, measured or not, and the room last, rounded up; empty where the
+    model does not run.
     `frames_counted_millihertz` is the frame rate over the last second or so, made of the count of frames and not of
     what the application says about its rate. `unchecked` names the sensors that the model cannot judge, because their
     processor's power is not known. `failsafe` is empty or says why the machine must be cooled at full power now.
@@ -31,6 +33,7 @@ class View(NamedTuple):
     limits_millicelsius: tuple[int, ...]
     expected_millicelsius: tuple[int | None, ...]
     unaided_millicelsius: tuple[int | None, ...]
+    nodes_millicelsius: tuple[int, ...]
     fans: tuple[str, ...]
     fan_rpm: tuple[int | None, ...]
     fan_trouble: str
