@@ -72,7 +72,7 @@ class Optimizer:
             self._thought = self.brain.think(view, self._executed, self._reward_micro)
             return self._propose(view, base, self._thought)
         except Exception as error:
-            self._broken = f"the learner raised {type(error).__name__}"
+            self._broken = self._note = f"the learner raised {type(error).__name__}"
             log.exception("%s; the baseline decides, and it begins in shadow again", self._broken)
             return base
 
