@@ -63,7 +63,7 @@ _MACHINE_STEPS: tuple[tuple[str, Callable[[str], bool]], ...] = (
         lambda name: name.startswith(("cpu_", "memory_")) and not name.endswith(("_temp_millicelsius", *_FANS)),
     ),
     ("graphics", lambda name: name.startswith("gpu_") and not name.endswith(("_temp_millicelsius", *_FANS))),
-    ("application port", lambda name: name.startswith(("frame_", "game_", "words_"))),
+    ("application port", lambda name: name.startswith(("frame_", "frames_", "game_", "words_"))),
 )
 
 
