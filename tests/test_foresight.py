@@ -263,6 +263,30 @@ def test_no_node_is_ever_above_its_bound(machine, grown, step_ms, above, turning
         assert peaks[network.index(sensor.node)] * 1_000 <= most + 1, sensor.node
 
 
+def test_the_proposed_fans_count_for_as_long_as_they_may_be_in_force() -> None:
+    foresight = Foresight(replace(SCENARIO, control=replace(SCENARIO.control, period_ms=5_000)), LIMITS)
+    seen = view((NODES[0], NODES[2], NODES[4]), nodes_millicelsius=NODES)
+    peaks = []
+    for pwm in (255, 60):
+        foresight.keeps_limits(seen, {**BOOST, **dict.fromkeys(FANS, pwm)})
+        peaks.append(foresight.peaks_millicelsius)
+    assert all(slow > fast for slow, fast in zip(peaks[1][:2], peaks[0][:2], strict=True))
+
+
+def test_the_bound_holds_for_ever() -> None:
+    """A cold machine so heavy that it has hardly warmed up at the horizon is judged by where it comes to rest."""
+    heavy = tuple(Node(name=node.name, capacity_joules_per_kelvin=1e8) for node in SCENARIO.machine.nodes)
+    foresight = Foresight(replace(SCENARIO, machine=replace(SCENARIO.machine, nodes=heavy)), LIMITS)
+    safe = {name: limit.safe for name, limit in LIMITS.items()}
+    foresight.keeps_limits(view((30_000,) * 3, nodes_millicelsius=(30_000,) * 6), safe)
+    watts = foresight.most_watts(safe)
+    full = [edge.still_watts_per_kelvin + edge.forced_watts_per_kelvin for edge in SCENARIO.machine.edges]
+    case = 30_000 + sum(watts.values()) / full[4] * 1_000
+    gpu = case + watts["gpu_die"] * (1 / full[2] + 1 / full[3]) * 1_000
+    assert foresight.peaks_millicelsius[2] >= case
+    assert foresight.peaks_millicelsius[1] >= gpu
+
+
 @pytest.mark.parametrize(("sensor", "place"), [("cpu", 0), ("gpu", 1)])
 def test_a_sensor_that_nothing_checks_counts_as_late(sensor, place) -> None:
     foresight = shipped_foresight()
