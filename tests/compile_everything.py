@@ -17,7 +17,9 @@ def main() -> None:
     began = time.perf_counter()
     import numpy as np
     from running import run, shipped_scenario
+    from strategies import LIMITS, SCENARIO, view
 
+    from twin.control.foresight import Foresight
     from twin.kernels import exp, log, power, tanh
     from twin.learn.policy import Policy
     from twin.learn.quantised import Quantised
@@ -26,6 +28,7 @@ def main() -> None:
     policy, state = Policy(Learn(batch=1), 1), np.zeros((1, 8))
     policy.learn(policy.choose(state[0]), 0, state[0], False)
     assert Quantised.of(policy.shape, policy.online, state).report(state).states == 1
+    assert not Foresight(SCENARIO, LIMITS).keeps_limits(view((99_000,) * 3, nodes_millicelsius=(99_000,) * 6), {})
     run(replace(shipped_scenario("sensor_faults"), duration_ms=500))
     for used in (exp(1.0), log(2.0), tanh(0.5), power(2.0, 0.5)):
         assert used

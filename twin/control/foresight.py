@@ -164,7 +164,7 @@ class Foresight:
             rise * (sensor.lag_ms + sensor.hold_ms) // 1_000
             for rise, sensor in zip(rises, machine.sensors, strict=True)
         )
-        self._margin = MARGIN_MILLICELSIUS + max(rises) * STALE_MS // 1_000
+        self.margin_millicelsius = MARGIN_MILLICELSIUS + max(rises) * STALE_MS // 1_000
         self._fans = tuple((f"{fan.name}_pwm", fan.max_rpm, max(fan.start_pwm, fan.stall_pwm)) for fan in machine.fans)
         self._steps = _schedule(scenario)
         self._ends, self._conductance = _edges(machine, self._places)
@@ -211,7 +211,7 @@ class Foresight:
                 apart += self._blind_margins[i]
             lift = max(lift, apart)
         # What is warmer than the model has it where it is measured may be so everywhere: the room, say, has warmed up.
-        lift += self._margin
+        lift += self.margin_millicelsius
         self._nodes[NOW] = [(node + lift) / 1_000.0 for node in modelled]
         for i, (name, max_rpm, start_pwm) in enumerate(self._fans):
             rpm, pwm = view.fan_rpm[i], self._asked(name, command)
