@@ -102,6 +102,8 @@ class _Plan:
 
 def _begun(out: Path, plan: _Plan) -> Checkpoint | None:
     """What an earlier call of the same training left; None when there is nothing. Raises `InputError` for another's."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file in it (--out)")
     # Killed between two renames, the newest is not there, and those before it are.
     if not any(os.path.lexists(path) for path in kept(out)):
         if not out.parent.is_dir():
