@@ -20,19 +20,9 @@ from twin.kernels import Floats, Integers, Stream, kernel
 from twin.learn.holt import next_level, next_trend, trend_sum
 from twin.learn.linear import linear_forecast, linear_learn, linear_length, reset_covariance
 from twin.learn.network import (
-    PARAMETERS,
-    backward,
-    clear_gradient,
-    descend,
-    errors_at,
-    forward,
-    inputs_at,
-    keep,
-    new_network,
-    new_shape,
-    outputs_at,
-    weights_of,
-)
+    PARAMETERS, backward, clear_gradient, descend, errors_at, forward, inputs_at, keep, new_network, new_shape,
+    outputs_at, weights_of,
+)  # fmt: skip
 
 BEHIND = 10
 AHEAD = 5
@@ -353,17 +343,9 @@ def see_all(
             ring[s, row, TEMPERATURE] = temperature
             ring[s, row, LOAD] = load
             see_one(
-                memory[s],
-                ring[s],
-                row,
-                stride,
-                loaded,
-                linear[s],
-                shape,
-                nets[s],
-                scratch,
+                memory[s], ring[s], row, stride, loaded, linear[s], shape, nets[s], scratch,
                 part if s % turns == turn else 0.0,
-            )
+            )  # fmt: skip
         else:
             memory[s, RUN] = 0.0
             memory[s, LOAD_RUN] = 0.0
