@@ -10,7 +10,7 @@ Samples come every cycle and a step is `stride` cycles: the ten samples are `str
 forecasts. Temperatures are kelvin (or celsius above 0), loads about 0..1.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # noqa: I001
 
 from collections.abc import Sequence
 
