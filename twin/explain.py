@@ -67,7 +67,7 @@ def _no_text(location: Location) -> Flaw:
 def misfits(items: Sequence[Any]) -> list[Flaw]:
     """What a strict validation against the schema complains about, `items` being pydantic's `error.errors()`."""
     # A list whose entries are all wrong is also reported as too short: say what is wrong with the entries only.
-    inner = {tuple(item["loc"])[:-2] for item in items}
+    inner = {tuple(item["loc"])[:-cut] for item in items for cut in (1, 2)}
     kept = [item for item in items if item["type"] != "too_short" or tuple(item["loc"]) not in inner]
     return [Flaw(tuple(item["loc"]), _misfit(item)) for item in kept]
 
@@ -83,7 +83,16 @@ def _misfit(item: Any) -> str:
     if item["type"] == "missing":
         return f"{key}: is required and missing; {allowed(location)}"
     value = json.dumps(item.get("input"), default=str, ensure_ascii=False)
-    return f"{key} = {shortened(value)}: {allowed(location)}"
+    return f"{key} = {shortened(value)}: {allowed(location)}{_meant(location, item.get('input'))}"
+
+
+def _meant(location: Location, value: object) -> str:
+    """Which of the words that a key takes comes near to `value`; empty where none does."""
+    kind, _ = _type_at(location)
+    if get_origin(kind) is not Literal or not isinstance(value, str):
+        return ""
+    near = difflib.get_close_matches(value, [word for word in get_args(kind) if isinstance(word, str)], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def shortened(text: str) -> str:
@@ -107,7 +116,7 @@ def allowed(location: Location) -> str:
     if is_dataclass(kind):
         return f"a table is needed, with {', '.join(item.name for item in fields(kind))}"
     if get_origin(kind) is Literal:
-        return f"allowed are {', '.join(get_args(kind))}"
+        return f"allowed are {', '.join(map(str, get_args(kind)))}"
     if kind is bool:
         return "allowed are true and false"
     if kind is int:

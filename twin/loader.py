@@ -306,7 +306,9 @@ def _learn_problems(scenario: Scenario) -> list[str]:
         if not low < high
     ]
     if learn.reward != "standard" and not _FACTORY_PATTERN.fullmatch(learn.reward):
-        found.append(f"learn.reward = {learn.reward!r}: allowed are standard and module:function")
+        near = difflib.get_close_matches(learn.reward, ["standard"], n=1)
+        found.append(f"learn.reward = {shortened(repr(learn.reward))}: allowed are standard and module:function"
+                     f"{'; did you mean standard?' if near else ''}")  # fmt: skip
     if len(set(learn.actions)) < len(learn.actions):
         found.append(f"learn.actions = {list(learn.actions)}: one is named more than once")
     if "noop" not in learn.actions:

@@ -7,6 +7,7 @@ carries one JSON object and nothing else; everything for people goes to standard
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import logging
@@ -69,6 +70,9 @@ def _status_of(error: Exception) -> int:
         "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
         "RewardError", "CheckpointError",
     }  # fmt: skip
+    # A checkpoint that a full disk refuses is no mistake of whoever asked for it.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        return FAILED
     return BAD_INPUT if names & bad_input else FAILED
 
 
@@ -205,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = add("train", "let the optimizer learn in simulation, over scenarios and seeds; goes on where it stopped")
     train.add_argument("scenario", metavar="SCENARIO", nargs="+", help="shipped scenarios or TOML files")
-    train.add_argument("--out", metavar="CHECKPOINT", type=_folder, required=True, help="the file of weights")
+    train.add_argument("--out", metavar="CHECKPOINT", type=_file, required=True, help="the file of weights")
     evaluate = add("evaluate", "compare a checkpoint with the baseline")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a file of weights that twin train made")
     evaluate.add_argument(
@@ -239,6 +243,13 @@ def _folder(text: str) -> str:
     """The name of a folder, which need not be there."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is needed, . is the one you are in")
+    return text
+
+
+def _file(text: str) -> str:
+    """The name of a file, which need not be there."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is needed")
     return text
 
 

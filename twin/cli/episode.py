@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from hardware.interface import Limit
+from twin.cli import InputError
 from twin.cli.backends import Backend, simulated
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
@@ -16,6 +18,7 @@ from twin.loop import Loop
 from twin.scenario import Scenario
 from twin.world.trace import TraceTable, load_trace
 
+LAST_SEED = (1 << 63) - 1
 SLOW_HEARTBEAT_NS = 1_000_000_000
 """Decisions do not depend on the heartbeat, so that it may be slow where nobody looks at it."""
 
@@ -37,6 +40,30 @@ class Case:
         path = trace_path(scenario, source)
         trace = None if path is None or scenario.workload.trace is None else load_trace(path, scenario.workload.trace)
         return cls(scenario, trace, trace_digest)
+
+
+def cases_of(names: Sequence[str], overrides: Sequence[str]) -> list[Case]:
+    """The scenarios `names`. Raises `InputError` when two are called the same, and what `Case.of` raises."""
+    cases = [Case.of(name, overrides) for name in names]
+    called = [case.scenario.name for case in cases]
+    twice = sorted({name for name in called if called.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"scenarios: {', '.join(twice)} is there more than once; name each once (every seed is played anyway), and "
+            "give files of your own different names"
+        )
+    return cases
+
+
+def check_seeds(options: argparse.Namespace) -> None:
+    """Raise `InputError` for --seeds and --first-seed that no run can have."""
+    if options.seeds < 1:
+        raise InputError(f"--seeds {options.seeds}: at least 1 is needed")
+    if options.first_seed < 0 or options.first_seed > LAST_SEED - (options.seeds - 1):
+        raise InputError(
+            f"--first-seed {options.first_seed}: allowed are 0 to {LAST_SEED}, and so is the last of --seeds "
+            f"{options.seeds}"
+        )
 
 
 @dataclass

@@ -16,10 +16,11 @@ from typing import Any
 
 from hardware.interface import Limit
 from twin.cli import ANSWER_IS_NO, DONE, InputError, output
-from twin.cli.episode import Case, play
+from twin.cli.episode import Case, cases_of, check_seeds, play
 from twin.control.choose import make_controller
 from twin.control.view import Controller
 from twin.kernels import Stream
+from twin.learn.brain import Brain
 from twin.learn.checkpoint import load
 from twin.loader import shipped
 from twin.scenario import Scenario
@@ -48,16 +49,18 @@ class Pair:
 
 def main(options: argparse.Namespace) -> int:
     """Run the pairs and compare. The answer is no when the learner's reward is not surely above the baseline's."""
-    if options.seeds < 1:
-        raise InputError(f"--seeds {options.seeds}: at least 1 is needed")
+    check_seeds(options)
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     path = Path(options.checkpoint)
     state = load(path)
     trained = str(state.facts.get("scenarios", "")).split()
     names = options.scenario or [name for name in shipped() if name not in trained]
-    for name in names:
-        Case.of(name, options.set)
+    if not names:
+        raise InputError(f"{path}: was trained on every scenario that is shipped; name those to evaluate it on")
+    for case in cases_of(names, options.set):
+        # Whatever does not fit is said before the first run, and by this process.
+        Brain(replace(case.scenario, learn=replace(case.scenario.learn, learning=False)), path)
     jobs = [
         (str(path), name, tuple(options.set), options.first_seed + number)
         for name in names

@@ -8,6 +8,7 @@ interrupted at any point goes on from the last whole episode and ends with the s
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -16,10 +17,10 @@ from typing import Any
 
 from hardware.interface import Limit
 from twin.cli import DONE, InputError, output
-from twin.cli.episode import Case, play
+from twin.cli.episode import Case, cases_of, check_seeds, play
 from twin.control.choose import make_controller
 from twin.control.view import Controller
-from twin.learn.checkpoint import Checkpoint, latest_good, save
+from twin.learn.checkpoint import Checkpoint, kept, latest_good, save
 from twin.learn.optimizer import Optimizer
 from twin.loader import canonical
 from twin.scenario import Learn, Scenario
@@ -27,11 +28,14 @@ from twin.scenario import Learn, Scenario
 
 def main(options: argparse.Namespace) -> int:
     """Train, or go on training, and say what the episodes earned."""
-    if options.seeds < 1:
-        raise InputError(f"--seeds {options.seeds}: at least 1 is needed")
-    cases = [Case.of(name, options.set) for name in options.scenario]
-    if len({case.scenario.name for case in cases}) < len(cases):
-        raise InputError("scenarios: one is named more than once; each is trained on with every seed anyway")
+    check_seeds(options)
+    cases = cases_of(options.scenario, options.set)
+    for case in cases:
+        if case.scenario.learn.checkpoint:
+            raise InputError(
+                f"learn.checkpoint = {case.scenario.learn.checkpoint!r}: training begins with weights drawn from the "
+                "seed; leave it out (--set learn.checkpoint=)"
+            )
     plan = _Plan(cases, options.first_seed, options.seeds)
     out = Path(options.out)
     state = _begun(out, plan)
@@ -85,7 +89,7 @@ class _Plan:
             learn,
             enabled=True,
             learning=True,
-            checkpoint="",
+            quantised=False,
             authority_percent=100,
             authority_most_percent=100,
             compare_every_blocks=0,
@@ -98,7 +102,10 @@ class _Plan:
 
 def _begun(out: Path, plan: _Plan) -> Checkpoint | None:
     """What an earlier call of the same training left; None when there is nothing. Raises `InputError` for another's."""
-    if not out.exists():
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file in it (--out)")
+    # Killed between two renames, the newest is not there, and those before it are.
+    if not any(os.path.lexists(path) for path in kept(out)):
         if not out.parent.is_dir():
             raise InputError(f"{out}: there is no folder {out.parent}; make it first, or name another file")
         return None
@@ -146,7 +153,12 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
     rows = [
         ("trained on", f"{', '.join(result['scenarios'])}, seeds {result['seeds'][0]} to {result['seeds'][1]}"),
         ("episodes", f"{result['episodes']:,} in all, {len(rewards):,} of them now; {result['cycles']:,} cycles"),
-        ("reward a cycle", f"{rewards[0]:.3f} in the first, {rewards[-1]:.3f} in the last" if rewards else "as before"),
+        (
+            "reward a cycle",
+            f"{rewards[0]:.3f} in the first of these, {rewards[-1]:.3f} in the last"
+            if rewards
+            else "it was finished before; nothing has changed",
+        ),
         ("checkpoint", f"{result['checkpoint']}, {result['digest']}"),
     ]
     output.print_table("Training", ("", ""), rows)

@@ -75,11 +75,12 @@ class Brain:
             except ValueError as error:
                 raise CheckpointError(checkpoint, f"does not fit this scenario: {error}") from error
         self._policy.freeze(not self._learning)
+        self._predictor.freeze(not self._learning)
         self._quantised: Quantised | None = None
         if settings.quantised:
-            # What was met before says which values there are; without a past, the corners of what can be.
+            # What was met lately says which values are common; the corners, which there can be.
             stored = self._policy.rows[: int(self._policy.counters[replay.STORED]), : len(FEATURES)]
-            self._quantised = Quantised.of(self._policy.shape, self._policy.online, stored if len(stored) else _CORNERS)
+            self._quantised = Quantised.of(self._policy.shape, self._policy.online, np.concatenate((stored, _CORNERS)))
 
     def think(self, view: View, executed: int | None, reward_micro: int | None) -> Thought:
         """Learn what the last cycle's executed action (None: there was none) was worth, and choose the next."""

@@ -55,6 +55,10 @@ _MEND = "take it from a copy, or name another checkpoint (learn.checkpoint)"
 class CheckpointError(RecordError):
     """A checkpoint could not be written, or what was read is none that can be used."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes out of another process as it is."""
+        return type(self), (self.path, str(self).removeprefix(f"{self.path}: "), self.errno)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -10,7 +10,7 @@ Samples come every cycle and a step is `stride` cycles: the ten samples are `str
 forecasts. Temperatures are kelvin (or celsius above 0), loads about 0..1.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # noqa: I001
 
 from collections.abc import Sequence
 
@@ -20,19 +20,9 @@ from twin.kernels import Floats, Integers, Stream, kernel
 from twin.learn.holt import next_level, next_trend, trend_sum
 from twin.learn.linear import linear_forecast, linear_learn, linear_length, reset_covariance
 from twin.learn.network import (
-    PARAMETERS,
-    backward,
-    clear_gradient,
-    descend,
-    errors_at,
-    forward,
-    inputs_at,
-    keep,
-    new_network,
-    new_shape,
-    outputs_at,
-    weights_of,
-)
+    PARAMETERS, backward, clear_gradient, descend, errors_at, forward, inputs_at, keep, new_network, new_shape,
+    outputs_at, weights_of,
+)  # fmt: skip
 
 BEHIND = 10
 AHEAD = 5
@@ -326,9 +316,9 @@ def see_one(
 @kernel
 def see_all(
     plan: Integers, memory: Floats, ring: Floats, linear: Floats, shape: Integers, nets: Floats, scratch: Floats,
-    seen: Floats,
+    seen: Floats, learns: bool,
 ) -> None:  # fmt: skip
-    """One cycle of all sensors. `seen`: temperatures, then loads."""
+    """One cycle of all sensors. `seen`: temperatures, then loads. Weights and gates change only where it `learns`."""
     sensors = memory.shape[0]
     stride = plan[STRIDE]
     loaded = plan[LOADED] != 0
@@ -336,7 +326,7 @@ def see_all(
     row = plan[CLOCK] % rows
     turns = min(sensors, stride)
     turn = plan[CLOCK] % turns
-    part = turns / stride
+    part = turns / stride if learns else 0.0
     for s in range(sensors):
         temperature = seen[s]
         load = seen[sensors + plan[LOAD_OF + s]] if loaded else 0.0
@@ -353,17 +343,9 @@ def see_all(
             ring[s, row, TEMPERATURE] = temperature
             ring[s, row, LOAD] = load
             see_one(
-                memory[s],
-                ring[s],
-                row,
-                stride,
-                loaded,
-                linear[s],
-                shape,
-                nets[s],
-                scratch,
+                memory[s], ring[s], row, stride, loaded, linear[s], shape, nets[s], scratch,
                 part if s % turns == turn else 0.0,
-            )
+            )  # fmt: skip
         else:
             memory[s, RUN] = 0.0
             memory[s, LOAD_RUN] = 0.0
@@ -440,6 +422,7 @@ class Predictor:
         self._nets = np.array(nets)
         self._scratch = np.zeros(SCRATCH)
         self._seen = np.zeros(sensors + loads)
+        self._learns = True
         self._out = np.zeros((sensors, AHEAD))
         self._forecast = self._memory[:, FORECAST : FORECAST + AHEAD]
         self._forecast.flags.writeable = False
@@ -452,7 +435,10 @@ class Predictor:
         """
         self._seen[: self.sensors] = temperatures
         self._seen[self.sensors :] = loads
-        see_all(self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen)
+        see_all(
+            self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen,
+            self._learns,
+        )  # fmt: skip
         return self._forecast
 
     def conditional(self, coming: Floats) -> Floats:
@@ -470,6 +456,10 @@ class Predictor:
     def forecast(self) -> Floats:
         """What the last `see` gave."""
         return self._forecast
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Forecast with the weights as they are from now on; or learn again."""
+        self._learns = not frozen
 
     def forget(self) -> None:
         """Another run begins: drop the history of samples, and keep what was learned from it."""

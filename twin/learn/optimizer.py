@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from hardware.interface import Limit
 from twin.control.foresight import Foresight
 from twin.control.view import Controller, Decision, Learned, View
 from twin.learn.actions import Proposals
 from twin.learn.authority import Authority
-from twin.learn.brain import Brain, Thought
+from twin.learn.brain import MOST_MICRO, Brain, Thought
 from twin.learn.reward import make_reward
 from twin.scenario import ACTIONS, Scenario
 
@@ -44,11 +45,13 @@ class Optimizer:
             settings.compare_every_blocks,
         )
         self._limits = dict(limits)
+        self._sensors = len(scenario.machine.sensors)
         self._fans = tuple(f"{fan.name}_pwm" for fan in scenario.machine.fans)
         self._proposals = Proposals(scenario, limits)
         self._foresight = Foresight(scenario, limits)
         self._reward = make_reward(scenario)
         self._reward_micro: int | None = None
+        self._begun = False
         self._executed: int | None = None
         self._held_back = False
         self._base: Mapping[str, int] = {}
@@ -56,25 +59,39 @@ class Optimizer:
         self._acted = False
         self._broken = ""
         self._note = ""
+        self._complained = False
 
     def decide(self, view: View) -> Decision:
         """The baseline's decision, or what the learner makes of it within its authority.
 
         Whatever goes wrong in the learner, the baseline's decision stands, and the learner loses its authority.
         """
-        base = self.baseline.decide(view)
         self._acted = False
         self._thought = None
         self._broken = self._note = ""
+        self._reward_micro = None
+        self._base = {}
+        base = self.baseline.decide(view)
         self._base = base.command
-        self._reward_micro = None if self._executed is None else self._reward(view, self._held_back)
         try:
-            self._thought = self.brain.think(view, self._executed, self._reward_micro)
+            self._reward_micro = self._reward(view, self._held_back) if self._begun else None
+            credited = None if self._executed is None else self._reward_micro
+            self._thought = _checked(self.brain.think(view, self._executed, credited))
             return self._propose(view, base, self._thought)
-        except Exception as error:
-            self._broken = self._note = f"the learner raised {type(error).__name__}"
-            log.exception("%s; the baseline decides, and it begins in shadow again", self._broken)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._break(error)
             return base
+
+    def _break(self, error: BaseException) -> None:
+        """The learner raised: nothing of this cycle is its doing. Only the first time is logged."""
+        self._acted = False
+        self._thought = None
+        self._broken = self._note = f"the learner raised {type(error).__name__}"
+        if not self._complained:
+            self._complained = True
+            log.error("%s; the baseline decides, and it begins in shadow again", self._broken, exc_info=error)
 
     def _propose(self, view: View, base: Decision, thought: Thought) -> Decision:
         percent = self.authority.percent
@@ -108,14 +125,21 @@ class Optimizer:
 
     def executed(self, values: Mapping[str, int], held_back: bool) -> Learned:
         """Credit what was applied, judge the authority, and tell the cycle's story."""
+        told = _Told()
+        try:
+            self.brain.commanded(tuple([values.get(name, 255) for name in self._fans]))
+            executed = NOOP
+            if self._acted and self._thought is not None:
+                executed = self._thought.action
+                if held_back:
+                    executed = self._proposals.nearest(values, self._base, self.authority.percent)
+            told = _Told(_forecast(self.brain.forecast_millicelsius, self._sensors), _digest(self.brain.digest()))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._break(error)
+            executed = NOOP
         thought = self._thought
-        proposed = NOOP if thought is None else thought.action
-        executed = NOOP
-        if self._acted:
-            executed = proposed
-            if held_back:
-                executed = self._proposals.nearest(values, self._base, self.authority.percent)
-        self.brain.commanded(tuple([values.get(name, 255) for name in self._fans]))
         percent = self.authority.percent
         self.authority.cycle(
             self._reward_micro if self._reward_micro is not None else 0,
@@ -123,15 +147,53 @@ class Optimizer:
             self._acted and held_back,
             thought is not None and bool(thought.strange),
         )
-        self._executed = executed
+        # Without a thought there was no choice that could be credited.
+        self._executed = None if thought is None else executed
         self._held_back = held_back
+        self._begun = True
         return Learned(
-            proposed=ACTIONS[proposed],
+            proposed=ACTIONS[NOOP if thought is None else thought.action],
             executed=ACTIONS[executed],
             authority_percent=percent,
             reward_micro=self._reward_micro,
-            forecast_millicelsius=self.brain.forecast_millicelsius,
+            forecast_millicelsius=told.forecast_millicelsius or (None,) * self._sensors,
             anomaly_micro=None if thought is None else thought.anomaly_micro,
-            weights=self.brain.digest(),
+            weights=told.weights,
             note=self._note,
         )
+
+
+class _Told(NamedTuple):
+    """What the brain tells for the record alone; nothing where it could not."""
+
+    forecast_millicelsius: tuple[int | None, ...] = ()
+    weights: str = ""
+
+
+def _checked(thought: Thought) -> Thought:
+    """The thought, if it is one that can be followed and written down. Raises `ValueError`."""
+    if type(thought) is not Thought or type(thought.action) is not int or not 0 <= thought.action < len(ACTIONS):
+        raise ValueError(f"{str(thought)[:200]} names none of the {len(ACTIONS)} actions")
+    for words in (thought.strange, thought.broken):
+        if type(words) is not str or not words.isascii():
+            raise ValueError(f"{str(thought)[:200]} gives reasons that are no plain texts")
+    if type(thought.anomaly_micro) is not int or not 0 <= thought.anomaly_micro <= MOST_MICRO:
+        raise ValueError(f"{str(thought)[:200]} has an anomaly outside of 0 to {MOST_MICRO}")
+    return thought
+
+
+def _forecast(values: tuple[int | None, ...], sensors: int) -> tuple[int | None, ...]:
+    """The forecast, if the record can hold it. Raises `ValueError`."""
+    if type(values) is not tuple or len(values) != sensors:
+        raise ValueError(f"a forecast of {sensors} temperatures is needed, not {str(values)[:200]}")
+    for value in values:
+        if value is not None and (type(value) is not int or abs(value) > MOST_MICRO):
+            raise ValueError(f"{str(value)[:200]} is no temperature")
+    return values
+
+
+def _digest(text: str) -> str:
+    """The digest of the weights, if it is a text. Raises `ValueError`."""
+    if type(text) is not str or not text.isascii():
+        raise ValueError(f"{str(text)[:200]} is no digest")
+    return text
