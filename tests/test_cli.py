@@ -53,7 +53,7 @@ def test_run_prints_the_keys_of_the_contract(good) -> None:
     }  # fmt: skip
     assert result["simulated_seconds"] == 2.0
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests(result))
-    assert result["missing"] == ["frame_rate_millihertz", "frame_latency_microseconds"]
+    assert result["missing"] == ["frame_rate_millihertz", "frame_latency_microseconds", "frames_completed"]
     assert result["fingerprint"]["cycles"] == 20
     assert result["fingerprint"]["ticks"] == result["ticks"]
     assert result["ticks_per_second"] > 0

@@ -349,7 +349,7 @@ def test_compressed_recordings_that_cannot_drive(place: Path) -> None:
     result = answer("run", "driven.toml", *BRIEF, "--out", "run")
     assert answer("replay", "run")["run_digest"] == result["run_digest"]
     (place / "run" / "trace.csv.gz").unlink()
-    refused(2, ["trace.csv.gz: the trace that drove the run is not there"], command("replay", "run"))
+    refused(2, ["workload.trace.file", "trace.csv.gz", "cannot be read: No such file"], command("replay", "run"))
 
 
 def test_a_recording_that_drives_nothing(place: Path) -> None:

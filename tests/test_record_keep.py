@@ -186,4 +186,4 @@ def test_a_long_table_fills_whole_row_groups(tmp_path: Path) -> None:
     summary = write_ticks(path, 400_000, "ends:70000+sample:70000")
     assert summary.kept == 140_000 + 65_000
     metadata = pq.ParquetFile(path).metadata
-    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [65_536] * 3 + [8_392]
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [16_384] * 12 + [8_392]
