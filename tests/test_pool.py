@@ -264,3 +264,23 @@ def test_readers_change_no_digest(readers: int, tmp_path: Path) -> None:
 
 def test_blocks_print_what_they_are() -> None:
     assert repr(Block(16, 3, 5)) == f"<Block {LOGICAL_BASE + 128:#x}, 5 bytes, generation 3>"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda a: a.item(0), lambda a: a.fill(1), lambda a: a.sort(), lambda a: a.dot(a), lambda a: a.put([0], [1]),
+        lambda a: a.nonzero(), lambda a: a.searchsorted(1), lambda a: a.tolist(), lambda a: a.tobytes(),
+        lambda a: a.copy(), lambda a: a.astype(float), lambda a: a.take([0]), lambda a: a[0], lambda a: a + 1,
+        lambda a: np.sum(a), lambda a: a.sum(), lambda a: list(a), repr,
+    ],
+)  # fmt: skip
+def test_no_way_of_using_the_array_of_a_freed_block_is_silent(use) -> None:
+    with Pool.private(1 << 20) as pool:
+        block = pool.allocate(64)
+        pool.write(block, bytes(64))
+        array = pool.array(block)
+        use(array)
+        pool.free(block)
+        with pytest.raises(StaleBlockError):
+            use(array)

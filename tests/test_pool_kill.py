@@ -115,7 +115,7 @@ def warm_up(pool: Pool) -> None:
 
 def names() -> set[str]:
     """What could be left behind."""
-    return {path.name for path in Path("/dev/shm").iterdir() if "crystal" in path.name}
+    return {str(path) for folder in ("/dev/shm", "/tmp") for path in Path(folder).glob("*pulsetwin*")}
 
 
 def test_killed_writers_leave_a_pool_that_the_next_one_uses_with_every_committed_byte() -> None:

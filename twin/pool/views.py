@@ -1,13 +1,15 @@
 """Zero-copy views of blocks that know when their block is freed.
 
 A `memoryview` is released when its block is freed, and raises `ValueError` from then on. An array is a `BlockArray`:
-a NumPy array that compares the block's generation before each use and raises `StaleBlockError` when it is another.
-Where a plain array was made of one (`np.asarray`), or of a memoryview, nothing can make it raise; the block's memory
-then waits until the last such array is gone before it is given to anybody else.
+a NumPy array that compares the block's generation before it is indexed, computed with, or asked by one of its methods
+for its values, and raises `StaleBlockError` when it is another. Nothing can make a plain array raise that was made of
+one before (`np.asarray`, `flat`, `memoryview`, `ctypes`). Either way nothing is corrupted: the block's memory waits
+until the last such array is gone before it is given to anybody else.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from twin.pool.layout import H_GENERATION, H_WORD, USED, word_kind
 
 
 class BlockArray(np.ndarray[Any, Any]):
-    """An array over a block's payload; every use checks that the block is still there."""
+    """An array over a block's payload that checks, before its values are used, that the block is still there."""
 
     _cells: Integers
     _block: int
@@ -76,15 +78,27 @@ class BlockArray(np.ndarray[Any, Any]):
         self._check()
         return super().__repr__()
 
-    def tolist(self) -> Any:
-        """The values as Python numbers."""
-        self._check()
-        return super().tolist()
 
-    def tobytes(self, order: Any = "C") -> bytes:
-        """The values as bytes."""
+_METHODS = (
+    "argsort", "astype", "copy", "dot", "dump", "dumps", "fill", "item", "nonzero", "partition", "put", "repeat",
+    "searchsorted", "sort", "take", "tobytes", "tofile", "tolist",
+)  # fmt: skip
+"""Methods that look at values, or change them, and are not made of what is checked above."""
+
+
+def _checking(name: str) -> Any:
+    method = getattr(np.ndarray, name)
+
+    @functools.wraps(method)
+    def checked(self: BlockArray, *args: Any, **named: Any) -> Any:
         self._check()
-        return super().tobytes(order)
+        return method(self, *args, **named)
+
+    return checked
+
+
+for _name in _METHODS:
+    setattr(BlockArray, _name, _checking(_name))
 
 
 def _plain(value: Any) -> Any:
