@@ -4,7 +4,7 @@
 
 Timings depend on the machine and on what else it does, so each is printed beside a raw SimPy event measured in the same
 process; the bars are those of the project's documentation. Each figure is a median of five measurements, as
-`twin benchmark` gives it.
+`twin benchmark` gives it; a decision is the least of five for each cycle, of which the percentiles are taken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AT_MOST = {
     "word_ns": 20.0,
     "capture_ns": 40.0,
     "inference_us": 200.0,
-    "decision_us_p99": 1_000.0,
+    "decision_us_p99": 100.0,
     "pool_alloc_ns": 1_500.0,
     "pool_free_ns": 1_500.0,
     "pool_free_scattered_ns": 1_500.0,
@@ -30,6 +30,7 @@ AT_MOST = {
     "pool_read_1k_ns": 1_000.0,
     "pool_attach_ms": 5.0,
     "policy_batch_us": 50.0,
+    "thermal_predict_us": 15.0,
 }
 """Bars from above. Of a figure that is an object, each entry has to keep it."""
 AT_LEAST = {"pool_write_16m_share": 0.8, "pool_overwrite_16m_share": 0.8, "pool_read_16m_share": 0.8}

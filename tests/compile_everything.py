@@ -20,7 +20,8 @@ def main() -> None:
     from strategies import LIMITS, SCENARIO, view
 
     from twin.control.foresight import Foresight
-    from twin.kernels import exp, log, power, tanh
+    from twin.kernels import Stream, exp, log, power, tanh
+    from twin.learn.forecast import Predictor
     from twin.learn.policy import Policy
     from twin.learn.quantised import Quantised
     from twin.scenario import Learn
@@ -29,7 +30,11 @@ def main() -> None:
     policy.learn(policy.choose(state[0]), 0, state[0], False)
     assert Quantised.of(policy.shape, policy.online, state).report(state).states == 1
     assert not Foresight(SCENARIO, LIMITS).keeps_limits(view((99_000,) * 3, nodes_millicelsius=(99_000,) * 6), {})
-    run(replace(shipped_scenario("sensor_faults"), duration_ms=500))
+    faults = replace(shipped_scenario("sensor_faults"), duration_ms=500)
+    # With the forecast of either kind, the detector and the look ahead.
+    for predictor in ("loads", "temperatures"):
+        run(replace(faults, learn=replace(faults.learn, enabled=True, authority_percent=100, predictor=predictor)))
+    Predictor(1, 1, Stream(1, "compile")).conditional(np.zeros((1, 5)))
     for used in (exp(1.0), log(2.0), tanh(0.5), power(2.0, 0.5)):
         assert used
     took = time.perf_counter() - began
@@ -48,7 +53,7 @@ def main() -> None:
             assert "ret" in code
             assert not FUSED.search(code), f"{function.__name__}: {FUSED.findall(code)[:3]}"
     print(f"{compiled} kernels compiled from nothing in {took:.1f} s, none has a fused multiply-add")
-    assert compiled >= 12
+    assert compiled >= 60
 
 
 if __name__ == "__main__":

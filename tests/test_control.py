@@ -15,7 +15,7 @@ from strategies import LIMITS, SCENARIO, WIRING, readings, view
 from hardware.interface import Status
 from twin.control.choose import ControllerError, make_controller
 from twin.control.gate import Gate, GateSettings
-from twin.control.model import ThermalModel
+from twin.control.model import ThermalModel, conduct, pull, step
 from twin.control.pid import Pid
 from twin.control.rules import RulesPid
 from twin.control.signals import Signals
@@ -85,6 +85,12 @@ def test_parting_from_the_model_twice_is_suspicious_and_agreeing_again_is_not(ap
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
+def advance(model: ThermalModel, heat_watts: np.ndarray, fan_rpm: np.ndarray, seconds: float) -> None:
+    capacity, ends, edges, max_rpm = model.constants
+    conduct(ends, edges, max_rpm, fan_rpm, model.conductance)
+    step(model.celsius, capacity, ends, model.conductance, heat_watts, seconds)
+
+
 def test_the_model_steps_one_node_as_an_exponential_does() -> None:
     machine = Machine(
         nodes=(Node(name="cpu_die", capacity_joules_per_kelvin=50.0),),
@@ -94,7 +100,7 @@ def test_the_model_steps_one_node_as_an_exponential_does() -> None:
     )
     model = ThermalModel(machine)
     for _ in range(2_500):
-        model.step(np.array([40.0]), np.zeros(0), 0.01)
+        advance(model, np.array([40.0]), np.zeros(0), 0.01)
     expected = 20.0 + 40.0 / 2.0 * (1 - math.exp(-25.0 / 25.0))
     assert model.celsius[0] == pytest.approx(expected, abs=0.01)
 
@@ -102,8 +108,8 @@ def test_the_model_steps_one_node_as_an_exponential_does() -> None:
 def test_a_reference_sensor_pulls_its_node_and_then_the_room() -> None:
     model = ThermalModel(SCENARIO.machine)
     for _ in range(12_000):
-        model.pull(model.places["case"], 40.0, 0.1)
-        model.step(np.zeros(len(SCENARIO.machine.nodes)), np.full(3, 1_000.0), 0.1)
+        pull(model.celsius, model.places["case"], 40.0, 0.1)
+        advance(model, np.zeros(len(SCENARIO.machine.nodes)), np.full(3, 1_000.0), 0.1)
     assert model.celsius[model.places["case"]] == pytest.approx(40.0, abs=0.5)
     assert model.celsius[model.places["cpu_die"]] == pytest.approx(40.0, abs=0.5)
     assert model.celsius[-1] == pytest.approx(40.0, abs=3.0)

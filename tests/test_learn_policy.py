@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from twin.learn.replay import (
     CHOICES,
     EXPLORE_DRAWS,
     EXPLORED,
+    PART,
     PENDING,
     POSITION,
     REFUSED,
@@ -29,8 +31,11 @@ from twin.learn.replay import (
     UPDATES,
     WATCHED,
 )
-from twin.scenario import ACTIONS, Learn
+from twin.scenario import ACTIONS
+from twin.scenario import Learn as AnyLearn
 
+# A batch in every cycle, but for the tests of what is spread.
+Learn = functools.partial(AnyLearn, train_every_cycles=1)
 NOOP, THROTTLE, BOOST, REDUCE, CONSERVATIVE = range(5)
 SMALL = Learn(batch=4, buffer=16, target_cycles=5, epsilon_start=0.5, epsilon_end=0.5)
 COLD, HOT = (np.array([t, 1 - t, 0.5, 0.0, 0.3, 0.2, -1.0, 0.1]) for t in (0.1, 0.9))
@@ -170,6 +175,41 @@ def test_errors_beyond_one_are_cut_and_targets_stay_possible() -> None:
     policy.learn(BOOST, 0, HOT, True)
     assert error_learned(policy, BOOST) == 1.0
     assert policy.counters[WATCHED] == 1
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 5, 7])
+def test_parts_of_a_batch_make_the_step_of_the_whole(every) -> None:
+    policy = Policy(AnyLearn(batch=5, buffer=1, train_every_cycles=every, rate_end=0.001), 1)
+    whole = Policy(Learn(batch=5, buffer=1, rate_end=0.001), 1)
+    count = int(policy.shape[1])
+    for each in (policy, whole):
+        each.choose(COLD)
+        each.learn(BOOST, 300_000, HOT, False)
+    for n in range(1, every):
+        assert policy.counters[[PART, UPDATES]].tolist() == [n, 0]
+        assert np.array_equal(policy.weights(), Policy(Learn(), 1).weights())
+        policy.choose(COLD)
+        policy.learn(BOOST, 300_000, HOT, False)
+    assert policy.counters[[PART, UPDATES, REPLAY_DRAWS]].tolist() == [0, 1, 5]
+    assert policy.online[: 5 * count].tobytes() == whole.online[: 5 * count].tobytes()
+
+
+@pytest.mark.parametrize("where", ["weights", "target"])
+def test_damage_in_the_middle_of_a_batch_ends_it(where) -> None:
+    policy = Policy(AnyLearn(batch=8, buffer=16), 1)
+    drive(policy, 9)
+    assert policy.counters[PART] == 2
+    count = int(policy.shape[1])
+    good = policy.weights().copy()
+    (policy.online if where == "weights" else policy.target)[count - 5 : count] = np.nan
+    policy.choose(COLD)
+    policy.learn(BOOST, 0, HOT, False)
+    assert policy.counters[ROLLBACKS] == 1
+    assert policy.counters[PART] == (1 if where == "weights" else 0)
+    assert np.array_equal(policy.weights(), good)
+    drive(policy, 8)
+    assert policy.counters[ROLLBACKS] == 1
+    assert not np.array_equal(policy.weights(), good)
 
 
 # --- exploration ------------------------------------------------------------------------------------------------------
@@ -386,9 +426,10 @@ def test_the_seed_decides_everything() -> None:
     assert everything(one) != everything(other)
 
 
-@given(st.integers(0, 40))
-def test_a_restored_policy_goes_on_bit_for_bit(count) -> None:
-    one, two = Policy(SMALL, 1), Policy(SMALL, 1)
+@given(st.integers(0, 40), st.sampled_from([1, 3, 4]))
+def test_a_restored_policy_goes_on_bit_for_bit(count, every) -> None:
+    settings = AnyLearn(batch=4, buffer=16, train_every_cycles=every, target_cycles=5)
+    one, two = Policy(settings, 1), Policy(settings, 1)
     drive(one, count)
     one.choose(COLD)
     two.restore({name: array.copy() for name, array in one.arrays().items()})
@@ -454,6 +495,7 @@ def test_what_does_not_fit_is_not_restored() -> None:
         (broken("online", 5, np.nan), "no numbers"),
         (broken("counters", POSITION, 16), "counters"),
         (broken("counters", STORED, -1), "counters"),
+        (broken("counters", PART, 1), "counters"),
         (broken("shape", 0, 2), "network"),
         (broken("rows", (3, 16), 7), "actions"),
         ({**good, "state": good["state"].astype(np.float32)}, "float32"),

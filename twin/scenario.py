@@ -377,8 +377,9 @@ class Learn:
     also loads, `auto` takes `loads` where a load is read; it looks `predict_every_cycles` control cycles from sample to
     sample, and five samples ahead.
 
-    Q-learning: each cycle one batch of `batch` out of the last `buffer` experiences; exploration and step size fall in
-    a straight line from `_start` to `_end` over `_cycles`; the target copy is renewed every `target_cycles`.
+    Q-learning: every `train_every_cycles` a step along the gradient of `batch` out of the last `buffer` experiences,
+    of which each cycle does its share; exploration and step size fall in a straight line from `_start` to `_end` over
+    `_cycles`; the target copy is renewed every `target_cycles`.
 
     Authority is 0, 10, 50 or 100 %: how much of the way from the baseline's command to the proposed one is gone. It
     starts at `authority_percent` and rises after `evidence_cycles` without a reason against it, up to
@@ -396,6 +397,7 @@ class Learn:
     quantised: bool = False
     ranges: Ranges = field(default_factory=Ranges)
     batch: Annotated[int, Ge(1), Le(256)] = 32
+    train_every_cycles: Annotated[int, Ge(1), Le(256)] = 4
     buffer: Annotated[int, Ge(1), Le(100_000)] = 1_000
     discount: Annotated[float, Ge(0.0), Le(0.999)] = 0.95
     epsilon_start: Share = 0.1

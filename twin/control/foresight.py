@@ -149,6 +149,30 @@ def foresee(
     return kept
 
 
+@kernel
+def look(
+    given: Floats, places: Integers, steps: Floats, watts: Floats, ends: Integers, conductance: Floats, fans: Floats,
+    nodes: Floats,
+) -> bool:  # fmt: skip
+    """`foresee` from what a view and a command say.
+
+    `given` holds the heat (W) of memory, processor and graphics, whose nodes are `places` (-1: there is none); the lift
+    (millikelvin) and the nodes that it lifts (millidegrees), the room last; the fans' speeds, then their targets.
+    """
+    count, spun = nodes.shape[1], fans.shape[1]
+    for node in range(count - 1):
+        watts[PROPOSED, node] = 0.0
+    for part in range(3):
+        if places[part] >= 0:
+            watts[PROPOSED, places[part]] += given[part]
+    for node in range(count):
+        nodes[NOW, node] = (given[4 + node] + given[3]) / 1_000.0
+    for fan in range(spun):
+        fans[SPEED, fan] = given[4 + count + fan]
+        fans[TARGET, fan] = given[4 + count + spun + fan]
+    return bool(foresee(steps, watts, ends, conductance, fans, nodes))
+
+
 class Foresight:
     """Answers for one scenario. `limits` are the outputs: what full cooling commands is their safe values."""
 
@@ -165,7 +189,17 @@ class Foresight:
             for rise, sensor in zip(rises, machine.sensors, strict=True)
         )
         self.margin_millicelsius = MARGIN_MILLICELSIUS + max(rises) * STALE_MS // 1_000
-        self._fans = tuple((f"{fan.name}_pwm", fan.max_rpm, max(fan.start_pwm, fan.stall_pwm)) for fan in machine.fans)
+        self._fans = tuple(
+            (
+                f"{fan.name}_pwm",
+                limits[f"{fan.name}_pwm"].safe,
+                limits[f"{fan.name}_pwm"].minimum,
+                limits[f"{fan.name}_pwm"].maximum,
+                fan.max_rpm,
+                max(fan.start_pwm, fan.stall_pwm),
+            )
+            for fan in machine.fans
+        )
         self._steps = _schedule(scenario)
         self._ends, self._conductance = _edges(machine, self._places)
         self._speeds: Floats = np.zeros((FAN_ROWS, len(machine.fans)))
@@ -188,6 +222,17 @@ class Foresight:
         levels = [int((1.0 - exp(-HORIZON_SECONDS * 1_000.0 / fan.lag_ms)) * LEVELS) for fan in machine.fans]
         rest = _rest([w + STRAY_WATTS for w in self._watts[COOLED].tolist()], self._ends, self._conductance, levels)
         self._settles = rest is not None
+        self._given: Floats = np.zeros(4 + count + 1 + 2 * len(machine.fans))
+        self._arrays = (
+            self._given,
+            np.array([self._memory_place, self._cpu_place, self._gpu_place], dtype=np.int64),
+            self._steps,
+            self._watts,
+            self._ends,
+            self._conductance,
+            self._speeds,
+            self._nodes,
+        )
         self._nodes[REST, :count] = rest or [1.0] * count
         self._nodes[INVERSE_REST, :count] = [1.0 / kelvin for kelvin in self._nodes[REST, :count].tolist()]
 
@@ -212,14 +257,14 @@ class Foresight:
             lift = max(lift, apart)
         # What is warmer than the model has it where it is measured may be so everywhere: the room, say, has warmed up.
         lift += self.margin_millicelsius
-        self._nodes[NOW] = [(node + lift) / 1_000.0 for node in modelled]
-        for i, (name, max_rpm, start_pwm) in enumerate(self._fans):
-            rpm, pwm = view.fan_rpm[i], self._asked(name, command)
+        speeds, targets = [], []
+        for (name, safe, least, most, max_rpm, start_pwm), rpm in zip(self._fans, view.fan_rpm, strict=True):
+            pwm = min(max(command.get(name, safe), least), most)
             # What is shown is rounded.
-            self._speeds[SPEED, i] = 0.0 if rpm is None else min(max(0, rpm - 1), max_rpm) / max_rpm
-            self._speeds[TARGET, i] = pwm / 255.0 if pwm >= start_pwm else 0.0
-        self._fill(PROPOSED, command)
-        return bool(foresee(self._steps, self._watts, self._ends, self._conductance, self._speeds, self._nodes))
+            speeds.append(0.0 if rpm is None else min(max(0, rpm - 1), max_rpm) / max_rpm)
+            targets.append(pwm / 255.0 if pwm >= start_pwm else 0.0)
+        self._given[:] = [*self._heat_watts(command), lift, *modelled, *speeds, *targets]
+        return bool(look(*self._arrays))
 
     @property
     def peaks_millicelsius(self) -> tuple[int, ...]:
@@ -233,22 +278,27 @@ class Foresight:
         return dict(zip(self._places, self._watts[PROPOSED].tolist(), strict=True))
 
     def _beyond(self, view: View) -> bool:
-        return any(
-            drawn is not None and drawn > most
-            for drawn, most in zip((view.cpu_power_microwatts, view.gpu_power_microwatts), self._most, strict=True)
-        )
+        cpu, gpu = view.cpu_power_microwatts, view.gpu_power_microwatts
+        return (cpu is not None and cpu > self._most[0]) or (gpu is not None and gpu > self._most[1])
 
     def _asked(self, name: str, command: Mapping[str, int]) -> int:
         limit = self._limits[name]
         return min(max(command.get(name, limit.safe), limit.minimum), limit.maximum)
 
+    def _heat_watts(self, command: Mapping[str, int]) -> tuple[float, float, float]:
+        """The most that memory, processor and graphics give off."""
+        gpu = 0.0
+        if self._gpu is not None:
+            gpu = _up_to(self._gpu, self._asked("gpu_power_limit_microwatts", command))
+        return self._memory_watts, _up_to(self._cpu, self._asked("cpu_max_kilohertz", command)), gpu
+
     def _fill(self, phase: int, command: Mapping[str, int]) -> None:
         watts = self._watts[phase]
         watts[:] = 0.0
-        watts[self._memory_place] += self._memory_watts
-        watts[self._cpu_place] += _up_to(self._cpu, self._asked("cpu_max_kilohertz", command))
-        if self._gpu is not None:
-            watts[self._gpu_place] += _up_to(self._gpu, self._asked("gpu_power_limit_microwatts", command))
+        places = (self._memory_place, self._cpu_place, self._gpu_place)
+        for place, heat in zip(places, self._heat_watts(command), strict=True):
+            if place >= 0:
+                watts[place] += heat
 
     def _hot_celsius(self, node: str) -> float:
         """How hot a die is while its limit is kept, which is all that counts; where it has none, as hot as can be."""

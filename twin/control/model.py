@@ -53,8 +53,9 @@ class ThermalModel:
         self._edges = np.array(
             [(edge.still_watts_per_kelvin, edge.forced_watts_per_kelvin, edge.exponent) for edge in machine.edges]
         )
-        self._conductance: Floats = np.zeros(len(machine.edges))
+        self.conductance: Floats = np.zeros(len(machine.edges))
         self._max_rpm = np.array([float(fan.max_rpm) for fan in machine.fans])
+        self.constants = (self._capacity, self._ends, self._edges, self._max_rpm)
         start = [machine.ambient_celsius if n.initial_celsius is None else n.initial_celsius for n in machine.nodes]
         self.celsius: Floats = np.array([*start, machine.ambient_celsius])
 
@@ -68,30 +69,20 @@ class ThermalModel:
             self.celsius[place] = celsius
         measured = np.zeros(len(self._capacity), dtype=np.int64)
         measured[list(known)] = 1
-        _conduct(self._ends, self._edges, self._max_rpm, fan_rpm, self._conductance)
-        _settle(self.celsius, measured, self._ends, self._conductance)
-
-    def pull(self, place: int, celsius: float, seconds: float) -> None:
-        """Draw node `place`, and the ambient, towards a reference reading that was in force for `seconds`."""
-        _pull(self.celsius, place, celsius, seconds)
-
-    def step(self, heat_watts: Floats, fan_rpm: Floats, seconds: float) -> None:
-        """Advance all nodes by `seconds` under constant heat (one entry a node) and fan speeds (one a fan)."""
-        _step(
-            self.celsius, self._capacity, self._ends, self._edges, self._max_rpm, self._conductance,
-            heat_watts, fan_rpm, seconds,
-        )  # fmt: skip
+        conduct(self._ends, self._edges, self._max_rpm, fan_rpm, self.conductance)
+        _settle(self.celsius, measured, self._ends, self.conductance)
 
 
 @kernel
-def _pull(celsius: Floats, place: int, target: float, seconds: float) -> None:
+def pull(celsius: Floats, place: int, target: float, seconds: float) -> None:
+    """Draw node `place`, and the ambient, towards a reference reading that was in force for `seconds`."""
     apart = target - celsius[place]
     celsius[place] += apart * seconds / (PULL_SECONDS + seconds)
     celsius[len(celsius) - 1] += apart * seconds / (ROOM_SECONDS + seconds)
 
 
 @kernel
-def _conduct(ends: Integers, edges: Floats, max_rpm: Floats, fan_rpm: Floats, conductance: Floats) -> None:
+def conduct(ends: Integers, edges: Floats, max_rpm: Floats, fan_rpm: Floats, conductance: Floats) -> None:
     """Every edge's conductance at these fan speeds, into `conductance`."""
     for edge in range(len(edges)):
         fan = ends[edge, FAN]
@@ -128,11 +119,10 @@ def _settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Fl
 
 
 @kernel
-def _step(
-    celsius: Floats, capacity: Floats, ends: Integers, edges: Floats, max_rpm: Floats, conductance: Floats,
-    heat_watts: Floats, fan_rpm: Floats, seconds: float,
-) -> None:  # fmt: skip
-    _conduct(ends, edges, max_rpm, fan_rpm, conductance)
+def step(
+    celsius: Floats, capacity: Floats, ends: Integers, conductance: Floats, heat_watts: Floats, seconds: float
+) -> None:
+    """Advance all nodes by `seconds` under constant heat (one entry a node) and conductances (one an edge)."""
     before = celsius.copy()
     for _ in range(SWEEPS):
         for node in range(len(capacity)):

@@ -10,8 +10,8 @@ ceilings are monotone in the headroom.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,8 +95,7 @@ def cool_all(outputs: Integers, asked: Integers, given: Integers) -> None:
         given[output] = cooled(row[FAN], asked[output], row[LEAST], row[SAFE])
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What may be applied. `changed` names each changed channel with what was asked and given; `failsafe` says why."""
 
     values: Mapping[str, int]
@@ -159,14 +158,16 @@ class Shield:
 
     def _take(self, asked: Mapping[str, object]) -> None:
         """Put what is asked of our outputs into the array; their safe value where that is no int."""
-        for output, (name, limit) in enumerate(self._limits.items()):
+        taken = []
+        for name, limit in self._limits.items():
             value = asked[name]
             if type(value) is not int:
                 value = limit.safe
             elif not limit.minimum <= value <= limit.maximum:
                 # Nothing outside the limits is safe, and what is inside them fits the array.
                 value = min(limit.maximum, max(limit.minimum, value))
-            self._asked[output] = value
+            taken.append(value)
+        self._asked[:] = taken
 
 
 def _answers(scenario: Scenario, cap: str) -> list[int]:

@@ -9,13 +9,10 @@ from collections import deque
 from collections.abc import Mapping
 from operator import itemgetter
 
-import numpy as np
-
 from hardware.interface import Channel, Readings
+from twin.control.expectation import LEAVES, MOVES, PULLS, Expectation
 from twin.control.gate import Gate, GateSettings
-from twin.control.model import ThermalModel
 from twin.control.view import View
-from twin.kernels import Floats
 from twin.scenario import Scenario
 from twin.timing import SECOND_NS, Wake
 
@@ -44,11 +41,10 @@ class Signals:
         self._energy = self._places["cpu_energy_microjoules"]
         self._energy_wrap = channels[self._energy].wrap
         self._machine = machine
-        self._model = ThermalModel(machine)
-        self._unaided = ThermalModel(machine)
-        self._cpu_place = self._model.places[machine.cpu.node]
-        self._gpu_place = self._model.places[machine.gpu.node] if machine.gpu.enabled else -1
-        self._memory_place = self._model.places[machine.memory.node]
+        self._expectation = Expectation(machine)
+        self._cpu_place = self._expectation.places[machine.cpu.node]
+        self._gpu_place = self._expectation.places[machine.gpu.node] if machine.gpu.enabled else -1
+        self._memory_place = self._expectation.places[machine.memory.node]
         self._check = control.model_check
         self._hold_cycles = control.hold_cycles
         self._period_ns = control.period_ms * 1_000_000
@@ -70,7 +66,7 @@ class Signals:
         self._references = tuple(i for i, sensor in enumerate(machine.sensors) if sensor.reference)
         self._started = False
         self._unchecked: tuple[str, ...] = () if self._check else tuple(sensor.name for sensor in machine.sensors)
-        self._sensor_nodes = tuple(self._model.places[sensor.node] for sensor in machine.sensors)
+        self._sensor_nodes = self._expectation.sensor_nodes
         self._lags_ns = tuple((sensor.lag_ms + sensor.hold_ms // 2) * 1_000_000 for sensor in machine.sensors)
         self._expected = [0] * len(machine.sensors)
         self._lagged = [0] * len(machine.sensors)
@@ -87,8 +83,9 @@ class Signals:
         self._fan_names = tuple(fan.name for fan in machine.fans)
         self._fan_places = tuple(self._places[f"{name}_rpm"] for name in self._fan_names)
         self._fan_settings = tuple((fan.max_rpm, fan.start_pwm, fan.lag_ms * 1_000_000) for fan in machine.fans)
-        self._heat_watts: Floats = np.zeros(len(machine.nodes))
-        self._rpm: Floats = np.zeros(len(machine.fans))
+        memory = machine.memory
+        self._memory_watts = (memory.idle_watts, memory.full_watts - memory.idle_watts)
+        self._nothing = [0.0] * len(machine.nodes)
         # What a processor draws is at most a few times its limit; a counter that says more is wrong.
         self._most_cpu_microwatts = 2_000_000 * round(machine.cpu.pl2_watts)
         self._most_gpu_microwatts = 4_000_000 * round(machine.gpu.power_limit_watts)
@@ -220,29 +217,35 @@ class Signals:
         fan_rpm: tuple[int | None, ...],
         dt_ns: int,
     ) -> None:
-        machine, memory = self._machine, self._machine.memory
-        heat = [0.0] * len(self._heat_watts)
+        machine = self._machine
+        heat = self._nothing.copy()
+        idle, span = self._memory_watts
         share = 0.5 if memory_used is None else memory_used / 1_000_000
-        heat[self._memory_place] += memory.idle_watts + (memory.full_watts - memory.idle_watts) * share
-        # Without a measured power nothing can be expected of the sensors on that processor's node.
+        heat[self._memory_place] += idle + span * share
+        # The model that hears no sensor takes an unknown power for the largest. Without a measured power nothing can
+        # be expected of the sensors on that processor's node.
+        unaided = heat.copy()
         blind: tuple[str, ...] = ()
         if cpu_power is None:
             blind += (machine.cpu.node,)
+            unaided[self._cpu_place] += machine.cpu.pl2_watts
         else:
             heat[self._cpu_place] += cpu_power / 1_000_000
-        if gpu_power is not None and machine.gpu.enabled:
-            heat[self._gpu_place] += gpu_power / 1_000_000
-        elif machine.gpu.enabled:
-            blind += (machine.gpu.node,)
+            unaided[self._cpu_place] += cpu_power / 1_000_000
+        if self._gpu_place >= 0:
+            if gpu_power is None:
+                blind += (machine.gpu.node,)
+                unaided[self._gpu_place] += machine.gpu.power_limit_watts
+            else:
+                heat[self._gpu_place] += gpu_power / 1_000_000
+                unaided[self._gpu_place] += gpu_power / 1_000_000
         seconds = dt_ns / SECOND_NS
-        self._heat_watts[:] = heat
-        self._rpm[:] = [self._expected_rpm[i] if r is None else max(0, r) for i, r in enumerate(fan_rpm)]
+        rpm: list[float] = [self._expected_rpm[i] if r is None else max(0, r) for i, r in enumerate(fan_rpm)]
         if not self._started:
-            self._begin_model(believed)
-        self._pull_references(believed, blind, seconds)
-        self._model.step(self._heat_watts, self._rpm, seconds)
-        self._expect()
-        self._advance_unaided(heat, cpu_power, gpu_power, seconds)
+            self._begin_model(believed, rpm)
+        gaps, kinds = self._guidance(believed, blind)
+        self._expectation.advance(heat, unaided, rpm, gaps, kinds, seconds)
+        self._expected = self._expectation.at_sensors
         lagged = self._lagged
         for i, expected in enumerate(self._expected):
             if blind and machine.sensors[i].node in blind:
@@ -253,44 +256,32 @@ class Signals:
             self._gates[i].compare(lagged[i])
         self._unchecked = tuple([sensor.name for sensor in machine.sensors if sensor.node in blind]) if blind else ()
 
-    def _advance_unaided(self, heat: list[float], cpu_power: int | None, gpu_power: int | None, seconds: float) -> None:
-        """The model that begins as the scenario says and hears no sensor. An unknown power counts as the largest."""
-        machine = self._machine
-        if cpu_power is None:
-            heat[self._cpu_place] += machine.cpu.pl2_watts
-        if gpu_power is None and machine.gpu.enabled:
-            heat[self._gpu_place] += machine.gpu.power_limit_watts
-        self._heat_watts[:] = heat
-        self._unaided.step(self._heat_watts, self._rpm, seconds)
-
     def _without_sensors(self) -> tuple[int | None, ...]:
-        if not self._check:
-            return (None,) * len(self._sensor_nodes)
-        celsius = self._unaided.celsius.tolist()
-        return tuple([int(celsius[node] * 1_000.0) for node in self._sensor_nodes])
+        return self._expectation.unaided if self._check else (None,) * len(self._sensor_nodes)
 
     def _modelled(self) -> tuple[int, ...]:
-        if not self._check or not self._started:
-            return ()
-        return tuple([-int(-celsius * 1_000.0 // 1.0) for celsius in self._model.celsius.tolist()])
+        return self._expectation.nodes if self._check and self._started else ()
 
-    def _pull_references(self, believed: tuple[int | None, ...], blind: tuple[str, ...], seconds: float) -> None:
-        """Let reference sensors say how warm the surroundings are; let blind nodes follow their sensors.
+    def _guidance(self, believed: tuple[int | None, ...], blind: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """How far each sensor is from what is expected, and what it does to the model with that.
 
-        A reference that parts from the model is believed all the same if the other sensors part alike: then it is the
-        room that has changed, and not the sensor.
+        Reference sensors say how warm the surroundings are; blind nodes follow their sensors. A reference that parts
+        from the model is believed all the same if the other sensors part alike: then it is the room that has changed,
+        and not the sensor.
         """
-        model = self._model
+        gaps = [0] * len(believed)
+        kinds = [LEAVES] * len(believed)
         for i in range(len(believed)) if blind else self._references:
-            value, place, sensor = believed[i], self._sensor_nodes[i], self._machine.sensors[i]
+            value, sensor = believed[i], self._machine.sensors[i]
             if value is None:
                 continue
-            gap = value - self._expected[i]
+            gap = gaps[i] = value - self._expected[i]
             if not sensor.reference:
                 if sensor.node in blind:
-                    model.celsius[place] += gap / 1_000
+                    kinds[i] = MOVES
             elif self._agrees(i, gap) or self._others_agree(gap, i, believed, blind):
-                model.pull(place, model.celsius[place] + gap / 1_000, seconds)
+                kinds[i] = PULLS
+        return gaps, kinds
 
     def _agrees(self, i: int, gap: int) -> bool:
         gate = self._gates[i]
@@ -306,21 +297,15 @@ class Signals:
         ]
         return bool(others) and all(abs(other - gap) <= tolerance for other in others)
 
-    def _begin_model(self, believed: tuple[int | None, ...]) -> None:
+    def _begin_model(self, believed: tuple[int | None, ...], rpm: list[float]) -> None:
         """Start the model from the first readings that are believed."""
         known = {
             place: value / 1_000 for value, place in zip(believed, self._sensor_nodes, strict=True) if value is not None
         }
         self._started = len(known) == len(set(self._sensor_nodes))
-        if known:
-            self._model.start(known, self._rpm)
-        self._expect()
+        self._expectation.start(known, rpm)
+        self._expected = self._expectation.at_sensors
         self._lagged = list(self._expected)
-
-    def _expect(self) -> None:
-        """Note what the model has at each sensor's node, millicelsius."""
-        celsius = self._model.celsius.tolist()
-        self._expected = [int(celsius[node] * 1_000.0) for node in self._sensor_nodes]
 
     def _judged(self) -> tuple[int | None, ...]:
         """What the model expects of each sensor; None where it cannot tell."""

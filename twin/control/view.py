@@ -67,8 +67,7 @@ class View(NamedTuple):
         return smallest
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a controller wants: an action's name, who decided, why in words, and a value for each output channel."""
 
     action: str

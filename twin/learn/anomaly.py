@@ -115,7 +115,7 @@ class AnomalyDetector:
     @property
     def score(self) -> float:
         """How unusual the last cycle was, 0 and up; around 1 is the edge of the usual."""
-        return float(self._cells[SCORE])
+        return self._cells.item(SCORE)
 
     @property
     def alarm(self) -> bool:
@@ -125,21 +125,21 @@ class AnomalyDetector:
     @property
     def threshold(self) -> float:
         """What a score is held against, `MARGIN` times 1..4."""
-        return float(MARGIN * self._cells[QUANTILE])
+        return MARGIN * self._cells.item(QUANTILE)
 
     @property
     def learned_cycles(self) -> int:
         """How many normal cycles it has learned from."""
-        return int(self._cells[LEARNED])
+        return int(self._cells.item(LEARNED))
 
     @property
     def rollbacks(self) -> int:
         """How often the autoencoder went back to its last good weights."""
-        return int(self._cells[ROLLBACKS])
+        return int(self._cells.item(ROLLBACKS))
 
     def cause(self, names: tuple[str, ...]) -> str:
         """Which signal made the last score: a feature, or one of `names` of the residuals; empty for none."""
-        worst = int(self._cells[WORST])
+        worst = int(self._cells.item(WORST))
         return "" if worst < 0 else (*FEATURES, *names)[worst]
 
     def see(self, state: Floats, residuals: Floats, usable: Integers, normal: bool) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ MOST_MICRO = 10**12
 """A score is told up to a million times the threshold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Thought:
+class Thought(NamedTuple):
     """What a cycle brought: the action's number, and why it is not to be followed.
 
     `strange` says what is unusual about the state, `broken` what went wrong in the learner; both are empty as a rule.
@@ -56,14 +55,15 @@ class Brain:
             [int(sensor.node == gpu and loads > 1) for sensor in machine.sensors],
         )
         self._gpu_microwatts = machine.gpu.power_limit_watts * 1e6
-        self._temperatures = np.zeros(len(machine.sensors))
-        self._loads = np.zeros(loads)
+        self._loads = loads
         self._evidence = Evidence(machine)
         signals = len(self._evidence.names)
         self._names = (*self._evidence.names, *(f"{sensor.name} forecast" for sensor in machine.sensors))
         self._residuals = np.zeros(len(self._names))
         self._usable = np.zeros(len(self._names), dtype=np.int64)
-        self._seen, self._foretold = slice(0, signals), slice(signals, len(self._names))
+        self._signals = self._residuals[:signals], self._usable[:signals]
+        self._foretold, self._foretold_usable = self._residuals[signals:], self._usable[signals:]
+        self._usable_sensors = self._usable[: len(machine.sensors)]
         self._detector = AnomalyDetector(len(self._names), scenario.seed)
         self._policy = Policy(settings, scenario.seed)
         self._learning = settings.learning
@@ -85,13 +85,12 @@ class Brain:
     def think(self, view: View, executed: int | None, reward_micro: int | None) -> Thought:
         """Learn what the last cycle's executed action (None: there was none) was worth, and choose the next."""
         self._features.fill(view, self._state)
-        for i, temp in enumerate(view.temps_millicelsius):
-            self._temperatures[i] = UNKNOWN if temp is None else temp / 1_000
-        self._fill_loads(view)
-        self._predictor.see(self._temperatures, self._loads)
-        self._evidence.fill(view, self._residuals[self._seen], self._usable[self._seen])
-        self._residuals[self._foretold] = self._predictor.residual
-        self._usable[self._foretold] = self._usable[: len(self._temperatures)]
+        self._predictor.see(
+            [UNKNOWN if temp is None else temp / 1_000 for temp in view.temps_millicelsius], self._shares(view)
+        )
+        self._evidence.fill(view, *self._signals)
+        self._foretold[:] = self._predictor.residual
+        self._foretold_usable[:] = self._usable_sensors
         alarm = self._detector.see(self._state, self._residuals, self._usable, self._learning and is_normal(view))
         if self._learning and executed is not None and reward_micro is not None:
             self._policy.learn(executed, reward_micro, self._state, False)
@@ -103,15 +102,13 @@ class Brain:
         share = min(self._detector.score / max(self._detector.threshold, 1e-9), MOST_MICRO * PPM)
         return Thought(action, strange, broken, int(share / PPM))
 
-    def _fill_loads(self, view: View) -> None:
+    def _shares(self, view: View) -> list[float]:
         """What heats each processor: the processor's load, and of the graphics the share of their largest power."""
-        for i in range(len(self._loads)):
-            if i == 0:
-                load = view.cpu_load_ppm
-                self._loads[i] = UNKNOWN if load is None else load * PPM
-            else:
-                power = view.gpu_power_microwatts
-                self._loads[i] = UNKNOWN if power is None else power / self._gpu_microwatts
+        load, power = view.cpu_load_ppm, view.gpu_power_microwatts
+        return [
+            UNKNOWN if load is None else load * PPM,
+            UNKNOWN if power is None else power / self._gpu_microwatts,
+        ][: self._loads]
 
     def _choose(self) -> int:
         if self._quantised is None:
@@ -127,7 +124,7 @@ class Brain:
     def troubles(self) -> int:
         """How often something that is no number was refused, or a step of learning was taken back."""
         counters = self._policy.counters
-        return int(counters[replay.ROLLBACKS] + counters[replay.REFUSED]) + self._detector.rollbacks
+        return counters.item(replay.ROLLBACKS) + counters.item(replay.REFUSED) + self._detector.rollbacks
 
     @property
     def forecast_millicelsius(self) -> tuple[int | None, ...]:

@@ -95,30 +95,40 @@ class Evidence:
 
     def fill(self, view: View, residuals: Floats, usable: Integers) -> None:
         """Write the residuals of `view` and whether (1 or 0) each could be had. Once a cycle: lags advance."""
-        at = 0
-        for i, (half, ordinary, lag_ns) in enumerate(self._sensors):
-            reading, expected, lagged = view.temps_millicelsius[i], view.expected_millicelsius[i], self._lagged[i]
+        dt_ns = view.dt_ns
+        found: list[float] = []
+        known: list[bool] = []
+        readings, lagging = view.temps_millicelsius, self._lagged
+        for i, expected in enumerate(view.expected_millicelsius):
             if expected is None:
-                self._lagged[i] = lagged = None
+                lagging[i] = None
+                there = False
             else:
-                lagged = expected if lagged is None else lagged
-                lagged += (expected - lagged) * view.dt_ns / (lag_ns + view.dt_ns)
-                self._lagged[i] = lagged
-            there = reading is not None and lagged is not None
-            usable[at] = there
-            residuals[at] = (reading + half - lagged) / ordinary if reading is not None and lagged is not None else 0.0
-            at += 1
+                half, ordinary, lag_ns = self._sensors[i]
+                lagged = lagging[i]
+                if lagged is None:
+                    lagged = expected
+                lagging[i] = lagged = lagged + (expected - lagged) * dt_ns / (lag_ns + dt_ns)
+                reading = readings[i]
+                there = reading is not None
+                if reading is not None:
+                    found.append((reading + half - lagged) / ordinary)
+            if not there:
+                found.append(0.0)
+            known.append(there)
         for i, (most, start, stall, lag_ns) in enumerate(self._fans):
-            pwm, rpm = self._pwm[i], view.fan_rpm[i]
-            needed = start if self._rpm[i] < FAN_SHARE * most else stall
+            pwm, rpm, turning = self._pwm[i], view.fan_rpm[i], self._rpm[i]
+            needed = start if turning < FAN_SHARE * most else stall
             target = 0.0 if pwm < needed else pwm / 255 * most
-            self._rpm[i] += (target - self._rpm[i]) * view.dt_ns / (lag_ns + view.dt_ns)
-            usable[at] = rpm is not None
-            residuals[at] = 0.0 if rpm is None else (rpm - self._rpm[i]) / (FAN_SHARE * most)
-            at += 1
+            self._rpm[i] = turning = turning + (target - turning) * dt_ns / (lag_ns + dt_ns)
+            known.append(rpm is not None)
+            found.append(0.0 if rpm is None else (rpm - turning) / (FAN_SHARE * most))
         apart = self._power_apart_watts(view)
-        usable[at] = apart is not None
-        residuals[at] = 0.0 if apart is None else apart / self._ordinary_watts
+        known.append(apart is not None)
+        found.append(0.0 if apart is None else apart / self._ordinary_watts)
+        # Each place of an array costs what the whole does.
+        residuals[:] = found
+        usable[:] = known
 
     def _power_apart_watts(self, view: View) -> float | None:
         """How far the measured power lies outside of what load explains at any clock since the last cycle."""

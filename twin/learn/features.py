@@ -50,23 +50,25 @@ class Features:
             view.frame_latency_microseconds,
             view.memory_used_ppm,
         )
-        for i, value in enumerate(values):
-            if value is None:
-                state[i] = UNKNOWN
-            else:
-                low, span = self._ranges[i]
-                state[i] = min(max((value - low) / span, LOWEST), HIGHEST)
+        found = []
+        for value, (low, span) in zip(values, self._ranges, strict=True):
+            share = UNKNOWN if value is None else (value - low) / span
+            if value is not None and not LOWEST <= share <= HIGHEST:
+                share = min(max(share, LOWEST), HIGHEST)
+            found.append(share)
+        state[:] = found
 
 
 def tightest(view: View) -> tuple[int | None, int | None]:
     """Temperature and headroom (millidegrees) of the sensor with the least room; (None, None) if one is not known."""
-    found: tuple[int | None, int | None] = (None, None)
+    hottest: int | None = None
+    least: int | None = None
     for worst, limit in zip(view.worst_millicelsius, view.limits_millicelsius, strict=True):
         if worst is None:
             return (None, None)
-        if found[1] is None or limit - worst < found[1]:
-            found = (worst, limit - worst)
-    return found
+        if least is None or limit - worst < least:
+            hottest, least = worst, limit - worst
+    return (hottest, least)
 
 
 def drawn_microwatts(view: View) -> int | None:

@@ -426,8 +426,12 @@ class Predictor:
         self._out = np.zeros((sensors, AHEAD))
         self._forecast = self._memory[:, FORECAST : FORECAST + AHEAD]
         self._forecast.flags.writeable = False
+        self._residual = self._memory[:, RESIDUAL]
+        self._arrays = (
+            self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen,
+        )  # fmt: skip
 
-    def see(self, temperatures: Floats, loads: Floats) -> Floats:
+    def see(self, temperatures: Floats | Sequence[float], loads: Floats | Sequence[float]) -> Floats:
         """Learn from the newest samples and forecast: sensors x 5, a view that the next call changes.
 
         What is not known (`UNKNOWN`, or out of range, or not finite) is not used: a sensor's history starts anew after
@@ -435,10 +439,7 @@ class Predictor:
         """
         self._seen[: self.sensors] = temperatures
         self._seen[self.sensors :] = loads
-        see_all(
-            self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen,
-            self._learns,
-        )  # fmt: skip
+        see_all(*self._arrays, self._learns)
         return self._forecast
 
     def conditional(self, coming: Floats) -> Floats:
@@ -472,7 +473,7 @@ class Predictor:
     @property
     def residual(self) -> Floats:
         """For each sensor the newest sample less its forecast of one step ago, in units of that difference's size."""
-        return self._memory[:, RESIDUAL]
+        return self._residual
 
     @property
     def rollbacks(self) -> int:

@@ -23,6 +23,8 @@ from twin.scenario import ACTIONS, Scenario
 log = logging.getLogger("twin")
 
 NOOP = ACTIONS.index("noop")
+_INT = frozenset((int,))
+_WORDS = {percent: f"with {percent} % authority" for percent in range(101)}
 
 
 class Optimizer:
@@ -104,7 +106,7 @@ class Optimizer:
             self._note = "full cooling might come too late after it"
             return base
         self._acted = True
-        return Decision(action, "neural", f"with {percent} % authority", command)
+        return Decision(action, "neural", _WORDS[percent], command)
 
     def _why_not(self, view: View, base: Decision, thought: Thought, percent: int) -> str:
         """Why the baseline decides this cycle whatever is proposed; empty when the learner may."""
@@ -119,7 +121,7 @@ class Optimizer:
             return "the baseline's turn, to compare"
         if thought.strange:
             return thought.strange
-        if base.command.keys() != self._limits.keys() or any(type(value) is not int for value in base.command.values()):
+        if base.command.keys() != self._limits.keys() or not _INT.issuperset(map(type, base.command.values())):
             return "the baseline's command is not complete"
         return ""
 

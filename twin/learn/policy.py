@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from twin.kernels import Floats, Integers, Stream, stream_keys
+from twin.kernels import Floats, Stream, stream_keys
 from twin.learn import replay
 from twin.learn.checkpoint import Array
 from twin.learn.features import FEATURES
@@ -48,6 +47,7 @@ class Policy:
                 settings.rate_end,
                 settings.rate_cycles,
                 settings.target_cycles,
+                settings.train_every_cycles,
             ],
             dtype=np.float64,
         )
@@ -66,7 +66,9 @@ class Policy:
         )
 
     def learn(self, executed_action: int, reward_micro: int, state_after: Floats, over: bool) -> None:
-        """Credit what was executed after the last `choose`, whatever was chosen, and learn from one batch.
+        """Credit what was executed after the last `choose`, whatever was chosen, and learn on.
+
+        Of every `train_every_cycles` calls each adds its part of a batch to the gradient; the last takes the step.
 
         `reward_micro` is -1,000,000..1,000,000; `over` says that nothing after `state_after` counts. What is no action,
         no reward or no state is refused. Without an accepted state at the last `choose` there is nothing to credit.
@@ -114,7 +116,11 @@ class Policy:
         return weights_of(self.shape, self.online)
 
     def train(self) -> None:
-        """Learn from one batch of what is stored, as `learn` does; at least one experience must be."""
+        """Learn from one batch of what is stored, all at once; at least one experience must be.
+
+        A batch under way is given up.
+        """
+        self.counters[replay.PART] = 0
         replay.train(
             self.shape,
             self.online,
@@ -124,6 +130,7 @@ class Policy:
             self.counters,
             self._settings,
             self._keys,
+            1,
         )
 
     def arrays(self) -> dict[str, Array]:
@@ -152,7 +159,7 @@ class Policy:
             if not np.isfinite(given.astype(np.float64)).all():
                 raise ValueError(f"{name} of a policy's checkpoint has values that are no numbers")
         counters = arrays["counters"]
-        if not np.array_equal(arrays["shape"], self.shape) or not _counters_fit(counters, len(self.rows)):
+        if not np.array_equal(arrays["shape"], self.shape) or not self._counters_fit(counters):
             raise ValueError("a policy's checkpoint has counters or a network that no policy with this buffer has")
         actions = arrays["rows"][:, 2 * len(FEATURES)]
         if not np.isin(actions, np.arange(len(ACTIONS))).all():
@@ -160,12 +167,17 @@ class Policy:
         for name, array in mine.items():
             array[...] = arrays[name]
 
+    def _counters_fit(self, counters: Array) -> bool:
+        numbers = [int(value) for value in counters.tolist()]
+        return (
+            min(numbers) >= 0
+            and numbers[replay.STORED] <= len(self.rows)
+            and numbers[replay.POSITION] < len(self.rows)
+            and numbers[replay.PART] < int(self._settings[replay.PARTS])
+            and numbers[replay.STRANGE] <= 1
+        )
+
 
 def _is_integer(value: object, least: int, most: int) -> bool:
     """Neither a float, which may be no number, nor a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= int(value) <= most
-
-
-def _counters_fit(counters: Integers | npt.NDArray[np.generic], buffer: int) -> bool:
-    numbers = [int(value) for value in counters.tolist()]
-    return min(numbers) >= 0 and numbers[replay.STORED] <= buffer and numbers[replay.POSITION] < buffer

@@ -43,13 +43,16 @@ from twin.learn.network import (
     PENDING,  # whether `state` holds the state of a choice whose outcome is not known yet
     WATCHED,  # batches with an answer more than 1.5 times as large as any possible one
     FROZEN,  # whether it neither learns nor explores
-) = range(13)
-COUNTERS = 13
+    PART,  # how many parts of the batch under way are in its gradient; 0: none is under way
+    STRANGE,  # whether an answer in the batch under way was so large that `WATCHED` will count it
+) = range(15)
+COUNTERS = 15
 
-BATCH, DISCOUNT, EPSILON_START, EPSILON_END, EPSILON_CHOICES, RATE_START, RATE_END, RATE_CHOICES, TARGET_CHOICES = (
-    range(9)
-)
-SETTINGS = 9
+(
+    BATCH, DISCOUNT, EPSILON_START, EPSILON_END, EPSILON_CHOICES, RATE_START, RATE_END, RATE_CHOICES, TARGET_CHOICES,
+    PARTS,
+) = range(10)  # fmt: skip
+SETTINGS = 10
 
 STATE_MAX = 100.0
 """A state beyond this is no state: features are between -1 and 1.5."""
@@ -95,7 +98,9 @@ def answer(shape: Integers, net: Floats, state: Floats, counters: Integers) -> b
             return True
         counters[ROLLBACKS] += 1
         if attempt == 0:
+            # With the weights goes the gradient of a batch under way.
             restore(shape, net)
+            counters[PART] = 0
     return False
 
 
@@ -155,7 +160,7 @@ def learn(
     settings: Floats,
     keys: Integers,
 ) -> None:
-    """Store what became of the pending choice, and learn from one batch where there are enough experiences."""
+    """Store what became of the pending choice, and learn from a part of a batch where there are enough experiences."""
     pending = counters[PENDING]
     counters[PENDING] = 0
     if len(after) != len(state) or not within(after, 0, len(after), STATE_MAX):
@@ -174,7 +179,7 @@ def learn(
     counters[POSITION] = (counters[POSITION] + 1) % len(rows)
     counters[STORED] = min(counters[STORED] + 1, len(rows))
     if counters[STORED] >= min(int(settings[BATCH]), len(rows)):
-        train(shape, online, target, rows, allowed, counters, settings, keys)
+        train(shape, online, target, rows, allowed, counters, settings, keys, int(settings[PARTS]))
 
 
 @kernel_nonzero
@@ -187,8 +192,12 @@ def train(
     counters: Integers,
     settings: Floats,
     keys: Integers,
+    parts: int,
 ) -> None:
-    """Learn from one batch: 1 <= `STORED`; each row is as likely as any other, and may come twice.
+    """Learn from the next of a batch's `parts`: 1 <= `STORED`; each row is as likely as any other, and may come twice.
+
+    The weights stand still until the last part, which takes the step: what the parts add up to is the gradient of the
+    whole batch, at the cost of a part in each call.
 
     For each experience (s, a, r, t) the error at output a is clip(Q(s, a) - y, -1, 1) with
     y = r + discount * Q'(t, argmax Q(t, .)), cut to what is possible with rewards of -1..1: +-1 / (1 - discount).
@@ -201,14 +210,18 @@ def train(
     batch = int(settings[BATCH])
     discount = settings[DISCOUNT]
     most = 1.0 / (1.0 - discount)
-    if counters[CHOICES] - counters[RENEWED] >= settings[TARGET_CHOICES]:
-        copy_weights(shape, online, target)
-        counters[RENEWED] = counters[CHOICES]
-    clear_gradient(shape, online)
+    part = counters[PART]
+    if part == 0:
+        if counters[CHOICES] - counters[RENEWED] >= settings[TARGET_CHOICES]:
+            copy_weights(shape, online, target)
+            counters[RENEWED] = counters[CHOICES]
+        clear_gradient(shape, online)
+        counters[STRANGE] = 0
     loss = 0.0
     largest = 0.0
-    for n in range(batch):
-        drawn = draw32(keys[2], keys[3], counters[REPLAY_DRAWS] + n)
+    for _ in range(batch * part // parts, batch * (part + 1) // parts):
+        drawn = draw32(keys[2], keys[3], counters[REPLAY_DRAWS])
+        counters[REPLAY_DRAWS] += 1
         row = rows[(drawn * counters[STORED]) >> 32]
         for i in range(inputs):
             online[first + i] = row[inputs + i]
@@ -236,12 +249,16 @@ def train(
             online[errors + i] = 0.0
         online[errors + action] = error / batch
         backward(shape, online)
-    counters[REPLAY_DRAWS] += batch
-    counters[UPDATES] += 1
     if largest > WATCH * most:
-        counters[WATCHED] += 1
-    rate = scheduled(settings[RATE_START], settings[RATE_END], settings[RATE_CHOICES], counters[CHOICES])
+        counters[STRANGE] = 1
+    counters[PART] = part + 1
     good = abs(loss) < 1e300
+    if good and counters[PART] < parts:
+        return
+    counters[PART] = 0
+    counters[UPDATES] += 1
+    counters[WATCHED] += counters[STRANGE]
+    rate = scheduled(settings[RATE_START], settings[RATE_END], settings[RATE_CHOICES], counters[CHOICES])
     if not good:
         restore(shape, online)
     elif not descend(shape, online, rate, GRADIENT_MAX):
