@@ -130,7 +130,8 @@ def test_the_table_tells_the_cycles_story(trained: Path, tmp_path: Path) -> None
     assert [row["reward_micro"] == "" for row in rows] == [True] + [False] * (len(rows) - 1)
     assert sum(row["cpu_forecast_millicelsius"] != "" for row in rows) > len(rows) // 2
     assert len({row["learner_note"] for row in rows}) > 1
-    assert len({row["weights"] for row in rows}) == len(rows)
+    # The policy takes a step every fourth cycle; while readings are missing nothing else learns either.
+    assert len({row["weights"] for row in rows}) > len(rows) // 4
     assert len({row["weights"] for row in frozen}) == 1
     assert frozen[0]["weights"] == rows[0]["weights"] != rows[-1]["weights"]
 
