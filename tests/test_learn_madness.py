@@ -34,7 +34,7 @@ from twin.world.world import World
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 CHUNK_CYCLES = 2_500
-CHUNKS = 40 if NIGHTLY else 1
+CHUNKS = 41 if NIGHTLY else 1
 """Runs of `CHUNK_CYCLES` for each policy and each of two rooms: 5 x 2 x 2,500 x `CHUNKS` cycles in all, two authorities
 in turn."""
 
