@@ -387,16 +387,19 @@ def test_what_cannot_be_given_back_now_is_given_back_later(monkeypatch) -> None:
         array = np.asarray(pool.array(block))
         pool.free(block)
         del array
-        with monkeypatch.context() as patched:
-            patched.setattr(lock, "WAIT_SECONDS", 0)
-            holder = os.fork()
-            if not holder:
-                hold(pool.mapping)
-                signal.pause()
-            while not pool.cells[B_MUTEX]:
-                select.select([], [], [], 0.001)
-            assert pool.release_waiting() == 1
+        heard, told = os.pipe()
+        holder = os.fork()
+        if not holder:
+            hold(pool.mapping)
+            os.write(told, b"x")
+            signal.pause()
+        try:
+            os.read(heard, 1)
+            with monkeypatch.context() as patched:
+                patched.setattr(lock, "WAIT_SECONDS", 0)
+                assert pool.release_waiting() == 1
+        finally:
             os.kill(holder, signal.SIGKILL)
             os.waitpid(holder, 0)
-            assert pool.release_waiting() == 0
-            assert pool.cells[B_USED_BLOCKS] == 0
+        assert pool.release_waiting() == 0
+        assert pool.cells[B_USED_BLOCKS] == 0
