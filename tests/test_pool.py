@@ -13,9 +13,10 @@ import pytest
 from running import twin, twin_json
 
 from twin.pool import recovery
+from twin.pool.access import begin_write
 from twin.pool.block import Block
 from twin.pool.errors import PoolError, PoolInputError, StaleBlockError
-from twin.pool.layout import B_VERSION, CELL, DATA_CELL, H_WORD, LOGICAL_BASE
+from twin.pool.layout import B_USED_BLOCKS, B_VERSION, CELL, DATA_CELL, H_WORD, LOGICAL_BASE
 from twin.pool.pool import Pool
 from twin.pool.survey import blocks, survey
 
@@ -92,6 +93,44 @@ def test_memory_that_a_plain_array_still_looks_at_is_given_to_nobody(pool: Pool)
     assert not plain.any()
     del plain
     assert pool.allocate(2 * MB).size == 2 * MB
+
+
+def test_a_refused_long_write_leaves_nothing_behind(pool: Pool) -> None:
+    long = bytes(100_000)
+    with Pool.attach(pool.mapping.fd, writable=True) as other:
+        theirs = other.allocate(len(long))
+        other.write(theirs, long)
+        with pytest.raises(PoolInputError, match="only its owner"):
+            pool.write(theirs, long)
+        with pytest.raises(PoolInputError, match="do not fit"):
+            other.write(theirs, long, 1)
+        assert pool.cells[B_USED_BLOCKS] == 1
+        other.free(theirs)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_write_that_is_interrupted_once_it_has_begun_is_undone(pool: Pool, size, monkeypatch) -> None:
+    block = pool.allocate(size)
+    pool.write(block, b"a" * size)
+
+    def interrupted(*arguments: object) -> int:
+        begin_write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("twin.pool.pool.begin_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.write(block, b"b" * size)
+    assert pool.read(block) == b"a" * size
+    assert pool.cells[B_USED_BLOCKS] == 1
+
+
+def test_a_commit_undoes_what_this_seat_left_half_written(pool: Pool) -> None:
+    block = pool.allocate(100)
+    pool.write(block, b"a" * 100)
+    assert begin_write(pool.cells, pool.mapping.seat, block.cell, block.generation, pool.owner, 0, 100, 0) & 1
+    pool.commit(block)
+    assert pool.read(block) == b"a" * 100
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "7", True, None, 1 << 70])

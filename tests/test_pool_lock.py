@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,12 +16,14 @@ import pytest
 
 from twin.kernels import Integers, kernel
 from twin.pool import lock, seats
+from twin.pool.access import begin_write
 from twin.pool.errors import PoolError
 from twin.pool.layout import (
     B_BUSY,
     B_BYTES,
     B_MAGIC,
     B_MUTEX,
+    B_USED_BLOCKS,
     B_VERSION,
     CELL,
     POOL_MAGIC,
@@ -341,3 +344,62 @@ def test_a_lock_that_is_dropped_is_off_the_threads_list() -> None:
     pool._lock.drop()
     pool.close()
     assert not locks_of_this_thread()
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_a_long_write_kept_is_given_back_whoever_has_the_lock(dies: bool, monkeypatch) -> None:
+    long = 100_000
+    with Pool.create(4 * SMALLEST_POOL) as pool:
+        block = pool.allocate(long)
+        pool.write(block, bytes(long))
+        children = []
+
+        def lock_taken(*arguments: object) -> int:
+            odd = begin_write(*arguments)
+            heard, told = os.pipe()
+            children.append(os.fork())
+            if not children[-1]:
+                hold(pool.mapping)
+                os.write(told, b"x")
+                if not dies:
+                    select.select([], [], [], 0.1)
+                    Lock(kept[-1]).release()
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.read(heard, 1)
+            if dies:
+                os.waitpid(children[-1], 0)
+            return odd
+
+        with monkeypatch.context() as patched:
+            patched.setattr("twin.pool.pool.begin_write", lock_taken)
+            pool.write(block, b"2" * long)
+        if not dies:
+            os.waitpid(children[-1], 0)
+        assert pool.read(block) == b"2" * long
+        assert pool.cells[B_USED_BLOCKS] == 1
+        with Pool.attach(pool.mapping.fd, writable=True) as other:
+            other.free(other.allocate(10))
+
+
+def test_what_cannot_be_given_back_now_is_given_back_later(monkeypatch) -> None:
+    with Pool.create(SMALLEST_POOL) as pool:
+        block = pool.allocate(1_000)
+        array = np.asarray(pool.array(block))
+        pool.free(block)
+        del array
+        heard, told = os.pipe()
+        holder = os.fork()
+        if not holder:
+            hold(pool.mapping)
+            os.write(told, b"x")
+            signal.pause()
+        try:
+            os.read(heard, 1)
+            with monkeypatch.context() as patched:
+                patched.setattr(lock, "WAIT_SECONDS", 0)
+                assert pool.release_waiting() == 1
+        finally:
+            os.kill(holder, signal.SIGKILL)
+            os.waitpid(holder, 0)
+        assert pool.release_waiting() == 0
+        assert pool.cells[B_USED_BLOCKS] == 0

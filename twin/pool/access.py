@@ -116,13 +116,15 @@ def begin_write(
 
 
 @kernel
-def commit(cells: Integers, block: int, generation: int, owner: int) -> int:
+def commit(cells: Integers, seat: int, block: int, generation: int, owner: int) -> int:
     """What the payload holds, whoever put it there, counts as written: 0, or a negative code."""
     code = owned(cells, block, generation, owner)
     if code != 0:
         return code
+    if cells[SEATS_CELL + seat * SEAT_CELLS + T_ACTIVE] != 0:
+        # The sequence of an interrupted write is odd, and would stay so.
+        settle(cells, seat)
     fence()
-    # The sequence of an interrupted write is odd, and stays so until that write is settled.
     cells[block + H_SEQUENCE] = cells[block + H_SEQUENCE] + 2
     return 0
 

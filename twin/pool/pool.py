@@ -24,9 +24,9 @@ from twin.pool.access import (
     release_owned,
     settle,
 )
-from twin.pool.block import AMENDED, OTHER_BLOCK, WORDS, Block, checked_size, tier_number
-from twin.pool.chain import is_half_amended
-from twin.pool.errors import BusyBlockError, PoolError, PoolInputError, StaleBlockError
+from twin.pool.block import AMENDED, WORDS, Block, checked_size, tier_number
+from twin.pool.errors import PoolError, PoolInputError
+from twin.pool.finding import READ_ATTEMPTS, Finder, not_whole
 from twin.pool.layout import (
     B_BUSY,
     B_FREE_UNITS,
@@ -37,30 +37,24 @@ from twin.pool.layout import (
     H_OWNER,
     H_SEQUENCE,
     H_SIZE,
-    H_WORD,
     JOURNAL_BYTES,
     LARGEST_POOL,
     LOGICAL_BASE,
     TIERS,
     UNIT,
     UNIT_CELLS,
-    USED,
-    word_kind,
 )
 from twin.pool.lock import Lock
 from twin.pool.mapping import Mapping
-from twin.pool.member import Member
 from twin.pool.views import BlockArray, Views
 
-READ_ATTEMPTS = 1_000
-"""How often a reader looks at a block that is being written before it says so."""
 SLOPE_Q48_PER_US = 6
 """How fast blocks cool, as the heartbeat's words do by default."""
 KEPT_BYTES = JOURNAL_BYTES - CELL
 """Up to so many bytes the seat's own journal keeps what a write replaces."""
 
 
-class Pool(Member):
+class Pool(Finder):
     """One pool as this process sees it. Make one with `create`, `create_file` or `private`, or attach to one.
 
     As a context manager it is closed at the end. Blocks outlive the process that made them, unless they were never
@@ -190,23 +184,26 @@ class Pool(Member):
             data = memoryview(data).cast("B")
         count = len(data)
         cell = block.cell
-        undo = 0
-        if count > KEPT_BYTES:
-            self._check(block)
-            if self._numbers[cell + H_SEQUENCE]:
-                undo = self._kept_in_a_block(block, offset, count)
-        odd = begin_write(self.cells, self._seat, cell, block.generation, self.owner, offset, count, undo)
-        if odd < 0:
-            self._refuse(odd, block, f"{count} bytes from byte {offset} on")
+        undo: Block | None = None
+        # A signal may raise anywhere in here: whatever was begun is undone.
         try:
+            if count > KEPT_BYTES and self._is_written(block, offset, count):
+                undo = self._kept_in_a_block(block, offset, count)
+            kept = undo.cell if undo else 0
+            odd = begin_write(self.cells, self._seat, cell, block.generation, self.owner, offset, count, kept)
+            if odd < 0:
+                self._refuse(odd, block, f"{count} bytes from byte {offset} on")
             start = (cell + UNIT_CELLS) * CELL + offset
             self._memory[start : start + count] = data
+            self._numbers[cell + H_SEQUENCE] = odd + 1
         except BaseException:
             settle(self.cells, self._seat)
             raise
-        self._numbers[cell + H_SEQUENCE] = odd + 1
-        if undo:
-            locked_release(self.cells, self._mutex, undo, int(self.cells[undo + H_GENERATION]), self.owner)
+        finally:
+            if undo:
+                # The journal names it until it is settled.
+                settle(self.cells, self._seat)
+                self._give_back(undo, Views())
 
     def read(self, block: Block, offset: int = 0, count: int | None = None) -> bytes:
         """`count` bytes (to the end when left out) of the block from byte `offset` on, as one write left them.
@@ -270,7 +267,7 @@ class Pool(Member):
         """What was put into the block through views is now to survive this process."""
         if self.owner < 0:
             self.must_write()
-        code = commit(self.cells, block.cell, block.generation, self.owner)
+        code = commit(self.cells, self._seat, block.cell, block.generation, self.owner)
         if code < 0:
             self._refuse(code, block, "a commit")
 
@@ -282,7 +279,7 @@ class Pool(Member):
         if code < 0:
             shown = f"{address:#x}" if type(address) is int else repr(address)
             if code in (AMENDED, allocator.CORRUPT):
-                raise _not_whole(code, f"address {shown}")
+                raise not_whole(code, f"address {shown}")
             raise PoolInputError(f"address {shown}: {WORDS[code]}; addresses come from Block.address")
         return Block(cell, self._numbers[cell + H_GENERATION], self._numbers[cell + H_SIZE] >> 2)
 
@@ -354,14 +351,15 @@ class Pool(Member):
 
     def release_waiting(self) -> int:
         """Give back the freed blocks whose last array is gone; how many still wait."""
-        still = []
-        for block, views in self._waiting:
-            if views.release():
-                locked_release(self.cells, self._mutex, block.cell, block.generation, self.owner)
-            else:
-                still.append((block, views))
-        self._waiting = still
-        return len(still)
+        waiting, self._waiting = self._waiting, []
+        for at, (block, views) in enumerate(waiting):
+            if not views.release():
+                self._waiting.append((block, views))
+            elif not self._give_back(block, views):
+                # The lock is not to be had; the others would wait as long for it.
+                self._waiting += waiting[at + 1 :]
+                break
+        return len(self._waiting)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -405,12 +403,30 @@ class Pool(Member):
         if code < 0:
             self._refuse(code, block, "freeing")
 
-    def _kept_in_a_block(self, block: Block, offset: int, count: int) -> int:
-        """The cell of a new block with the bytes that are about to be replaced."""
-        first = offset // CELL * CELL
-        length = -(-(offset + count) // CELL) * CELL - first
+    def _give_back(self, block: Block, views: Views) -> bool:
+        """Free a block that nobody asks for any more; one that cannot be freed now waits to be, and is not lost."""
+        code = locked_release(self.cells, self._mutex, block.cell, block.generation, self.owner)
+        try:
+            if code <= LOCK_REFUSED:
+                self._locked(code, lambda: int(release_owned(self.cells, block.cell, block.generation, self.owner)))
+        except PoolError:
+            self._waiting.append((block, views))
+            return False
+        return True
+
+    def _is_written(self, block: Block, offset: int, count: int) -> bool:
+        """Whether the block, which this owner may write there, holds anything. Raises as `write` does."""
+        self._check(block)
+        if self._numbers[block.cell + H_OWNER] != self.owner:
+            self._refuse(allocator.WRONG_OWNER, block, "writing")
         if offset < 0 or offset + count > block.size:
             self._refuse(allocator.OUT_OF_RANGE, block, f"{count} bytes from byte {offset} on")
+        return self._numbers[block.cell + H_SEQUENCE] != 0
+
+    def _kept_in_a_block(self, block: Block, offset: int, count: int) -> Block:
+        """A new block with the bytes that are about to be replaced."""
+        first = offset // CELL * CELL
+        length = -(-(offset + count) // CELL) * CELL - first
         try:
             undo = self.allocate(length)
         except PoolError as error:
@@ -418,79 +434,14 @@ class Pool(Member):
                 f"no room to keep the {length:,} old bytes of {block!r} while they are replaced ({error}); use "
                 "replace(), or write less at once"
             ) from error
-        start = (block.cell + UNIT_CELLS) * CELL + first
-        to = (undo.cell + UNIT_CELLS) * CELL
-        self._memory[to : to + length] = self._memory[start : start + length]
-        return undo.cell
-
-    def _check(self, block: Block) -> None:
-        if not 0 < block.cell < len(self.cells):
-            self._refuse(allocator.NOT_A_BLOCK, block, "a look")
-        code = self._standing(block.cell)
-        if code == 0 and self._numbers[block.cell + H_GENERATION] != block.generation:
-            code = allocator.FREED
-        if code < 0:
-            self._refuse(code, block, "a look")
-        if self._numbers[block.cell + H_SIZE] >> 2 != block.size:
-            self._refuse_other(block)
-
-    def _refuse_other(self, block: Block) -> None:
-        """The size is not the handle's: another pool's block, or one that was freed while this looked."""
-        code = self._look(block)
-        self._refuse(code if code < 0 else OTHER_BLOCK, block, "a look")
-
-    def _standing(self, cell: int) -> int:
-        """What `check_block` says of a used block of anybody's.
-
-        Without the lock a header whose owner or generation is just being changed looks damaged; then this looks again.
-        """
-        for _ in range(READ_ATTEMPTS):
-            code = int(allocator.check_block(self.cells, cell, -1))
-            if code != allocator.CORRUPT:
-                return code
-        return AMENDED if is_half_amended(self.cells, cell) else allocator.CORRUPT
-
-    def _look(self, block: Block) -> int:
-        """The block's sequence, or a negative code; without a trace, where this process only reads."""
-        if self.owner >= 0:
-            return look(self.cells, block.cell, block.generation, self.owner)
-        numbers, cell = self._numbers, block.cell
-        if not 0 < cell < len(self.cells) - UNIT_CELLS:
-            return allocator.NOT_A_BLOCK
-        if numbers[cell + H_GENERATION] != block.generation or word_kind(numbers[cell + H_WORD]) != USED:
-            return allocator.FREED
-        return numbers[cell + H_SEQUENCE]
-
-    def _busy(self, block: Block) -> BusyBlockError:
-        return BusyBlockError(
-            f"{block!r} was being written each of the {READ_ATTEMPTS} times it was read; try again, and if its writer "
-            f"(owner {self._numbers[block.cell + H_OWNER]}) is dead, attach writable once, which recovers the pool"
-        )
-
-    def _refuse(self, code: int, block: Block, what: str) -> None:
-        if code == allocator.FREED:
-            raise StaleBlockError(f"{block!r} was freed; ask for a new block")
-        if code == allocator.OUT_OF_RANGE:
-            raise PoolInputError(f"{block!r}: {what} do not fit into {block.size} bytes")
-        if code == allocator.WRONG_OWNER:
-            self.must_write()
-            raise PoolInputError(
-                f"{block!r} belongs to owner {self._numbers[block.cell + H_OWNER]}, and this is owner {self.owner}; "
-                "only its owner writes and frees a block (adopt() takes over an orphan)"
-            )
-        if code in (AMENDED, allocator.CORRUPT):
-            raise _not_whole(code, repr(block))
-        raise PoolInputError(f"{block!r}: {WORDS[code]}; blocks come from allocate() and block() of the same pool")
-
-
-def _not_whole(code: int, what: str) -> PoolError:
-    """A header that is not whole: because its owner is being changed, or because it is damaged."""
-    if code == AMENDED:
-        return BusyBlockError(
-            f"{what} was changing owners each of the {READ_ATTEMPTS} times it was looked at; try again, and if whoever "
-            "does it is dead, attach writable once, which recovers the pool"
-        )
-    return PoolError(f"{what}: {WORDS[code]}; nothing was changed, make a new pool")
+        try:
+            start = (block.cell + UNIT_CELLS) * CELL + first
+            to = (undo.cell + UNIT_CELLS) * CELL
+            self._memory[to : to + length] = self._memory[start : start + length]
+        except BaseException:
+            self._give_back(undo, Views())
+            raise
+        return undo
 
 
 def _fill(mapping: Mapping) -> None:
