@@ -16,7 +16,7 @@ from twin.pool import recovery
 from twin.pool.access import begin_write
 from twin.pool.block import Block
 from twin.pool.errors import PoolError, PoolInputError, StaleBlockError
-from twin.pool.layout import B_USED_BLOCKS, B_VERSION, CELL, DATA_CELL, H_WORD, LOGICAL_BASE
+from twin.pool.layout import B_USED_BLOCKS, B_VERSION, CELL, DATA_CELL, H_WORD, LOGICAL_BASE, VERSION
 from twin.pool.pool import Pool
 from twin.pool.survey import blocks, survey
 
@@ -227,7 +227,7 @@ def test_damaged_headers_and_superblocks_are_refused_and_nothing_is_harmed(pool:
     pool.cells[B_VERSION] = 99
     with pytest.raises(PoolInputError, match="version 99"):
         Pool.attach(pool.mapping.fd)
-    pool.cells[B_VERSION] = 1
+    pool.cells[B_VERSION] = VERSION
 
 
 def test_a_pool_file_stays_and_is_attached_to_and_a_cut_one_is_refused(tmp_path: Path) -> None:
@@ -323,3 +323,15 @@ def test_no_way_of_using_the_array_of_a_freed_block_is_silent(use) -> None:
         pool.free(block)
         with pytest.raises(StaleBlockError):
             use(array)
+
+
+def test_a_header_that_was_copied_into_a_payload_is_no_block() -> None:
+    with Pool.private(1 << 20) as pool:
+        first, holder = pool.allocate(64), pool.allocate(4_096)
+        pool.write(first, bytes(64))
+        start = first.cell * CELL
+        pool.write(holder, pool.mapping.memory[start : start + 128].tobytes() * 8)
+        for unit in range(1, 17):
+            with pytest.raises(PoolError, match="address"):
+                pool.block(holder.address + unit * 64)
+        assert recovery.verify(pool.cells) == (0, 0)

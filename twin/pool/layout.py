@@ -21,7 +21,7 @@ UNIT = 64
 """Bytes of a header, and what every block's length is a multiple of."""
 UNIT_CELLS = UNIT // CELL
 LOGICAL_BASE = 0x7FFF0000
-VERSION = 1
+VERSION = 2
 POOL_MAGIC = 0x65726F436C747943
 """The first cell: `CytlCore` as bytes, read as a little-endian number below 2^63."""
 
@@ -87,9 +87,14 @@ _CHECK_BITS = 16
 
 
 @kernel
-def header_check(kind: int, units: int, size: int, owner: int, generation: int) -> int:
-    """The checksum of a header, 16 bits: over what never changes while the block is used."""
+def header_check(block: int, kind: int, units: int, size: int, owner: int, generation: int) -> int:
+    """The checksum of the header at cell `block`, 16 bits: over what never changes while the block is used.
+
+    Its place is part of it, so that a header that was copied into some payload is none there.
+    """
     check = mix32(units ^ 0x5BD1E995 ^ kind)
+    check = mix32(check ^ (block & 0xFFFFFFFF))
+    check = mix32(check ^ ((block >> 32) & 0xFFFFFFFF))
     if kind == 1:
         check = mix32(check ^ (size & 0xFFFFFFFF))
         check = mix32(check ^ ((size >> 32) & 0xFFFFFFFF))
@@ -128,12 +133,14 @@ def header_is_whole(cells: Integers, block: int) -> bool:
     if kind < 0:
         return False
     units = word_units(word)
-    check = header_check(kind, units, cells[block + H_SIZE] >> 2, cells[block + H_OWNER], cells[block + H_GENERATION])
+    size, owner, generation = cells[block + H_SIZE] >> 2, cells[block + H_OWNER], cells[block + H_GENERATION]
+    check = header_check(block, kind, units, size, owner, generation)
     return bool((word >> _UNITS_BITS) & 0xFFFF == check)
 
 
 @kernel
 def write_word(cells: Integers, block: int, kind: int, units: int) -> None:
     """Give the block at cell `block` a kind and a length, in one store; the rest of its header must be there before."""
-    check = header_check(kind, units, cells[block + H_SIZE] >> 2, cells[block + H_OWNER], cells[block + H_GENERATION])
+    size, owner, generation = cells[block + H_SIZE] >> 2, cells[block + H_OWNER], cells[block + H_GENERATION]
+    check = header_check(block, kind, units, size, owner, generation)
     cells[block + H_WORD] = pack_word(kind, units, check)
