@@ -372,10 +372,8 @@ class Learn:
     """The optimizer that learns, and how far it is trusted.
 
     Off, the baseline alone decides. `checkpoint` is a file of weights to begin with (relative to the scenario's
-    folder), else they are drawn from the seed. `actions` are those it may propose. `reward` is `standard` or
-    `module:function` for your own. `predictor` chooses the forecast: `temperatures` sees temperatures alone, `loads`
-    also loads, `auto` takes `loads` where a load is read; it looks `predict_every_cycles` control cycles from sample to
-    sample, and five samples ahead.
+    folder), else they are drawn from the seed. `reward` is `standard` or `module:function` for your own. The forecast
+    sees `temperatures` alone, or `loads` too (`auto`); `predict_every_cycles` lie between two of its samples.
 
     Q-learning: every `train_every_cycles` a step along the gradient of `batch` out of the last `buffer` experiences,
     of which each cycle does its share; exploration and step size fall in a straight line from `_start` to `_end` over
