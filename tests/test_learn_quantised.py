@@ -49,7 +49,13 @@ def worth(state: np.ndarray, action: int) -> int:
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     settings = Learn(
-        discount=0.9, epsilon_start=1.0, epsilon_end=0.3, rate_start=0.003, rate_end=0.0003, rate_cycles=20_000
+        discount=0.9,
+        epsilon_start=1.0,
+        epsilon_end=0.3,
+        rate_start=0.003,
+        rate_end=0.0003,
+        rate_cycles=20_000,
+        train_every_cycles=1,
     )
     policy = Policy(settings, 1)
     stream = Stream(5, "toy")

@@ -97,6 +97,8 @@ class _Plan:
             epsilon_end=0.02 if learn.epsilon_end == plain.epsilon_end else learn.epsilon_end,
             epsilon_cycles=self._cycles,
             rate_cycles=self._cycles,
+            # Nobody waits for a cycle here: a whole batch in each.
+            train_every_cycles=1,
         )
 
 
