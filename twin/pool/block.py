@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twin.pool import allocator, recovery
 from twin.pool.errors import PoolInputError
-from twin.pool.layout import CELL, LARGEST_POOL, LOGICAL_BASE, SMALLEST_POOL, TIERS
+from twin.pool.layout import CELL, LOGICAL_BASE, TIERS
 
 OTHER_BLOCK = -10
 """The handle is of a block of another size, so of another pool."""
@@ -52,15 +52,6 @@ WORDS = {
     recovery.OTHER_VERSION: "it is a pool of another version",
     recovery.OTHER_SIZE: "it says that it is of another size",
 }
-
-
-def checked_size(size_bytes: object) -> int:
-    """`size_bytes` if a pool can have it. Raises `PoolInputError`."""
-    if type(size_bytes) is not int or not SMALLEST_POOL <= size_bytes <= LARGEST_POOL or size_bytes % 4_096:
-        raise PoolInputError(
-            f"a pool of {size_bytes!r} bytes: allowed are multiples of 4,096 from {SMALLEST_POOL:,} to {LARGEST_POOL:,}"
-        )
-    return size_bytes
 
 
 def tier_number(tier: object) -> int:

@@ -28,7 +28,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SHARED, _ROBUST, _ERRORCHECK = 1, 1, 2
 _CLOCK_MONOTONIC = 1
 _MUTEX_BYTES = 56
-_HOLDER = 0x3FFFFFFF
+HOLDER = 0x3FFFFFFF
 """The bits of its first cell in which the kernel wants the thread that has it."""
 _KIND = B_MUTEX + 2
 _KIND_KEPT = B_MUTEX + 7
@@ -127,7 +127,7 @@ class Lock:
         if code in (0, errno.EOWNERDEAD):
             return bool(code)
         if code == errno.ETIMEDOUT:
-            holder = int(self._cells[B_MUTEX]) & _HOLDER
+            holder = int(self._cells[B_MUTEX]) & HOLDER
             raise PoolError(
                 f"{self._name}: the pool's lock is held for more than {WAIT_SECONDS} s, by thread {holder}; end that "
                 "process, or make a new pool"
@@ -142,7 +142,7 @@ class Lock:
 
         The C library keeps a pointer to each robust lock that a thread has, and follows it when the next one is taken.
         """
-        if int(self._cells[B_MUTEX]) & _HOLDER == threading.get_native_id():
+        if int(self._cells[B_MUTEX]) & HOLDER == threading.get_native_id():
             self.release()
 
     def make_consistent(self) -> None:

@@ -26,7 +26,7 @@ from twin.pool.access import (
     release_owned,
     settle,
 )
-from twin.pool.block import AMENDED, WORDS, Block, checked_size, tier_number
+from twin.pool.block import AMENDED, WORDS, Block, tier_number
 from twin.pool.errors import PoolError, PoolInputError
 from twin.pool.finding import READ_ATTEMPTS, Finder, not_whole
 from twin.pool.layout import (
@@ -81,19 +81,19 @@ class Pool(Finder):
     @classmethod
     def create(cls, size_bytes: int) -> Self:
         """A new pool in a sealed memfd, which has no name and goes when its last process does."""
-        mapping = Mapping.create(checked_size(size_bytes))
+        mapping = Mapping.create(size_bytes)
         _fill(mapping)
         return cls._seated(mapping)
 
     @classmethod
     def create_file(cls, path: Path, size_bytes: int) -> Self:
         """A new pool in the file `path`, which stays. Raises `PoolInputError` when there is one already."""
-        return cls._seated(Mapping.create_file(path, checked_size(size_bytes), _fill))
+        return cls._seated(Mapping.create_file(path, size_bytes, _fill))
 
     @classmethod
     def private(cls, size_bytes: int) -> Self:
         """A new pool that no other process can see."""
-        mapping = Mapping.private(checked_size(size_bytes))
+        mapping = Mapping.private(size_bytes)
         _fill(mapping)
         return cls._seated(mapping)
 

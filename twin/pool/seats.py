@@ -13,15 +13,13 @@ import struct
 
 from twin.pool.errors import PoolError
 from twin.pool.layout import B_BUSY, B_MUTEX, LARGEST_POOL, SEATS
-from twin.pool.lock import Lock
+from twin.pool.lock import HOLDER, Lock
 from twin.pool.mapping import Mapping
 
 SEAT_LOCK_BASE = LARGEST_POOL * 16
 """Byte `SEAT_LOCK_BASE + i` is locked for seat i: beyond any pool, where a lock needs no byte to be there."""
 _GATE = SEAT_LOCK_BASE + SEATS
 """Locked while a seat is being taken."""
-_HOLDER = 0x3FFFFFFF
-"""The bits of a lock's first word that name the thread that holds it."""
 _GATE_TRIES = 200
 _GATE_PAUSE_MS = 10
 _FLOCK = struct.Struct("@hhqqi0q")
@@ -85,7 +83,7 @@ def _is_in_disorder(mapping: Mapping) -> bool:
         return True
     word = int(mapping.cells[B_MUTEX]) & 0xFFFFFFFF
     owner = int(mapping.cells[B_MUTEX + 1]) & 0xFFFFFFFF
-    return word & _HOLDER != 0 or (word == 0 and owner != 0)
+    return word & HOLDER != 0 or (word == 0 and owner != 0)
 
 
 def _pass_gate(mapping: Mapping) -> None:
