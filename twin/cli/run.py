@@ -207,7 +207,7 @@ def _record(
             raise
         wall_seconds = time.perf_counter() - began
         digests = run_digests(scenario, inputs, recorded)
-        seconds = scenario.duration_ms / 1_000 if ended else float(backend.env.now) / 1e9
+        seconds = float(backend.env.now) / 1e9
         figures = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles, **recorded.figures}
         write_json(directory.file(rundir.FINGERPRINT), {"schema": "fingerprint/0", **figures})
         crystal = None if core is None else core.words()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from typing import Protocol
 
@@ -81,13 +82,16 @@ class Heartbeat:
     `feed` says what load there is, `beat` is the SimPy process, `captured` are the ticks since the last `clear`.
     """
 
-    def __init__(self, settings: HeartbeatSettings, seed: int, words: Words | None = None) -> None:
-        """`words` is where the words live; left out, they get memory of their own."""
+    def __init__(
+        self, settings: HeartbeatSettings, seed: int, words: Words | None = None, ticks_most: int | None = None
+    ) -> None:
+        """`words` is where the words live; left out, they get memory of their own. After `ticks_most` ticks it ends."""
         self.words: Words = PrivateWords(settings.words) if words is None else words
         self.law = _law(settings, seed, self.words)
         self._rows = np.zeros((ticks.COLUMNS, ROWS), dtype=np.int64)
         self._filled = 0
         self._capacity = settings.capacity_words_per_second
+        self._ticks_most = sys.maxsize if ticks_most is None else ticks_most
 
     @property
     def state(self) -> Integers:
@@ -155,18 +159,20 @@ class Heartbeat:
         `flush` takes the captured ticks when there is no room for more.
         """
         horizon = env.heart_horizon(until_ns)
-        while (due := self.due_ns) < horizon:
+        while (due := self.due_ns) < horizon and (left := self._ticks_most - self.tick_number) > 0:
             if self._filled == ROWS:
                 flush()
                 self._filled = 0
             expected = (horizon - due) // self.interval_ns + 1
-            lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled))
+            lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled, left))
             self._filled += self.law.run(lateness, horizon, self._rows, self._filled)
 
     def beat(
         self, env: TwinEnvironment, next_input_ns: Callable[[], int], flush: Callable[[], None]
     ) -> Generator[Event, None, None]:
-        """The process: wait until a tick is due, run to the next input, repeat."""
-        while True:
+        """The process: wait until a tick is due, run to the next input, repeat. It ends when the last tick is due."""
+        while self.tick_number < self._ticks_most:
             yield env.at(self.due_ns, Order.HEARTBEAT)
             self.run(env, max(next_input_ns(), int(env.now) + 1), flush)
+        last = self.captured[:, -1]
+        yield env.at(int(last[ticks.C_ELAPSED] - last[ticks.C_LATENESS]), Order.HEARTBEAT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,54 @@ def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sen
     return columns + [Column(name, "str") for name in ("shield_changed", "apply_failed")]
 
 
+def tick_block(captured: Integers, run_id: int, config: str) -> dict[str, Integers | int | str]:
+    """Captured ticks (shape COLUMNS x n) as rows of the tick table of run `run_id`, whose loops are `config`."""
+    names = [column.name for column in TICK_COLUMNS[2:]]
+    block: dict[str, Integers | int | str] = {"run_id": run_id, "config": config}
+    return block | {name: captured[place] for place, name in enumerate(names)}
+
+
+def control_row(cycle: Cycle, outputs: Sequence[str], sensors: int) -> list[int | str | None]:
+    """A cycle as a row of the control table of a machine with these outputs and so many sensors."""
+    readings, view, verdict, applied = cycle.readings, cycle.view, cycle.verdict, cycle.applied
+    source, reason = cycle.decision.source, cycle.decision.reason
+    if verdict.failsafe:
+        source, reason = "failsafe", verdict.failsafe
+    elif verdict.changed:
+        source = "shield"
+    row: list[int | str | None] = [
+        cycle.number,
+        cycle.due_ns + cycle.wake.lateness_ns,
+        cycle.wake.lateness_ns,
+        cycle.wake.suspended_ns,
+    ]
+    for value, status in zip(readings.values, readings.statuses, strict=True):
+        row += (value, int(status))
+    row += view.worst_millicelsius
+    row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
+    row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
+    row += _learned(cycle.learned, sensors)
+    for name in outputs:
+        row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
+    row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
+    return row
+
+
+def _learned(learned: Learned | None, sensors: int) -> list[int | str | None]:
+    if learned is None:
+        return ["", "", "", "", None, None, None, *[None] * sensors]
+    return [
+        learned.proposed,
+        learned.executed,
+        learned.note,
+        learned.weights,
+        learned.authority_percent,
+        learned.reward_micro,
+        learned.anomaly_micro,
+        *learned.forecast_millicelsius,
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came."""
@@ -126,33 +174,11 @@ class RunRecorder:
         captured = np.concatenate(self._waiting, axis=1)
         self._waiting.clear()
         self._waiting_ticks = 0
-        lateness = captured[ticks.C_LATENESS]
-        self._ticks.append_block(
-            {
-                "run_id": 0,
-                "config": self._config,
-                "tick_number": captured[ticks.C_TICK],
-                "tick_ns": captured[ticks.C_ASKED],
-                "tick_interval_ns": captured[ticks.C_PASSED],
-                "elapsed_ns": captured[ticks.C_ELAPSED],
-                "lateness_ns": lateness,
-                "load_ppm": captured[ticks.C_LOAD],
-                "word_executions_delta": captured[ticks.C_WORDS],
-                "cache_hits_delta": captured[ticks.C_CACHE_HITS],
-                "bucket_hits_delta": captured[ticks.C_BUCKET_HITS],
-                "predictions_delta": captured[ticks.C_PREDICTIONS],
-                "prefetch_hits_delta": captured[ticks.C_PREFETCH_HITS],
-                "hot_word_count": captured[ticks.C_HOT],
-                "heat_total_q48": captured[ticks.C_TOTAL],
-                "decay_slope_q48": captured[ticks.C_SLOPE],
-                "window_width": captured[ticks.C_WINDOW],
-            }
-        )
-        self._summary.ticks(captured[ticks.C_WORDS], lateness)
+        self._ticks.append_block(tick_block(captured, 0, self._config))
+        self._summary.ticks(captured[ticks.C_WORDS], captured[ticks.C_LATENESS])
 
     def cycle(self, cycle: Cycle) -> None:
         """Log what crossed the seam and add a row of everything."""
-        readings, view, verdict, applied = cycle.readings, cycle.view, cycle.verdict, cycle.applied
         if self._log is not None:
             self._log.cycle(
                 seamformat.Cycle(
@@ -160,47 +186,13 @@ class RunRecorder:
                     cycle.due_ns,
                     cycle.wake.lateness_ns,
                     cycle.wake.suspended_ns,
-                    readings,
-                    Command(verdict.values),
-                    applied,
+                    cycle.readings,
+                    Command(cycle.verdict.values),
+                    cycle.applied,
                 )
             )
-        source, reason = cycle.decision.source, cycle.decision.reason
-        if verdict.failsafe:
-            source, reason = "failsafe", verdict.failsafe
-        elif verdict.changed:
-            source = "shield"
-        row: list[int | str | None] = [
-            cycle.number,
-            cycle.due_ns + cycle.wake.lateness_ns,
-            cycle.wake.lateness_ns,
-            cycle.wake.suspended_ns,
-        ]
-        for value, status in zip(readings.values, readings.statuses, strict=True):
-            row += (value, int(status))
-        row += view.worst_millicelsius
-        row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
-        row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
-        row += self._learned(cycle.learned)
-        for name in self._outputs:
-            row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
-        row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
-        self._control.append_row(row)
-        self._summary.cycle(view, readings, cycle.decision.action, bool(verdict.failsafe))
-
-    def _learned(self, learned: Learned | None) -> list[int | str | None]:
-        if learned is None:
-            return ["", "", "", "", None, None, None, *[None] * self._sensors]
-        return [
-            learned.proposed,
-            learned.executed,
-            learned.note,
-            learned.weights,
-            learned.authority_percent,
-            learned.reward_micro,
-            learned.anomaly_micro,
-            *learned.forecast_millicelsius,
-        ]
+        self._control.append_row(control_row(cycle, self._outputs, self._sensors))
+        self._summary.cycle(cycle.view, cycle.readings, cycle.decision.action, bool(cycle.verdict.failsafe))
 
     def close(self, ended: bool) -> Recorded:
         """Finish the files; `ended` says that the run reached its end (else the log stays without its END)."""
