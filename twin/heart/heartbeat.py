@@ -15,6 +15,7 @@ from twin.heart.adaptive import AdaptiveLaw
 from twin.heart.reference import ReferenceLaw
 from twin.kernels import Integers, stream_keys
 from twin.pool.layout import CELL, H_HEAT, H_SIZE, H_STAMP, UNIT_CELLS, WARM
+from twin.pool.tiers import HEAT_MAX
 from twin.scenario import Heartbeat as HeartbeatSettings
 
 ROWS = 100_000
@@ -49,9 +50,20 @@ class PrivateWords:
 
 
 class Law(Protocol):
-    """What moves the heartbeat from tick to tick. The first twelve slots of `state` are those of `twin.heart.ticks`."""
+    """What moves the heartbeat from tick to tick. The first twelve slots of `state` are those of `twin.heart.ticks`.
+
+    A word's heat is `heat_unit` for each execution, and it is hot from `hot_least` on.
+    """
 
     state: Integers
+
+    @property
+    def heat_unit(self) -> int:
+        """Heat of one execution."""
+
+    @property
+    def hot_least(self) -> int:
+        """The least heat of a hot word."""
 
     def run(self, lateness_ns: Integers, horizon_ns: int, captured: Integers, first_row: int) -> int:
         """Run the ticks due before `horizon_ns` into `captured` from `first_row` on; how many there were.
@@ -152,6 +164,13 @@ class Heartbeat:
         else:
             self.state[ticks.S_RATE] = 0
             self.state[ticks.S_LOAD] = ticks.UNKNOWN_LOAD if processor_load_ppm is None else processor_load_ppm
+
+    def heat_up(self, executions: float) -> None:
+        """Make every word hotter by so many executions (0 to 2^20), without executing it: for experiments."""
+        heats = np.minimum(self.heat + round(executions * self.law.heat_unit), HEAT_MAX)
+        self.words.cells[self.words.place + H_HEAT] = heats
+        self.state[ticks.S_TOTAL] = sum(heats.tolist())
+        self.state[ticks.S_HOT] = int(np.count_nonzero(heats >= self.law.hot_least))
 
     def run(self, env: TwinEnvironment, until_ns: int, flush: Callable[[], None]) -> None:
         """Run the ticks that are due before `until_ns`, as many at a time as the environment allows.
