@@ -119,13 +119,12 @@ def autoregression(columns: tuple[Integers, ...], start: int) -> tuple[Floats, l
     if not there:
         raise NotKnown("none of the metrics varies in the steady state")
     means = np.array([mean_of(column) for column in steady])
-    now, after = np.zeros((size, size + 2)), np.zeros((size, size + 2))
-    cross_products(columns, start, stop - 1, 0, 0, means, now)
-    cross_products(columns, start, stop, 1, 0, means, after)
+    now, after = np.zeros((size, size + 1)), np.zeros((size, size + 1))
+    cross_products(columns, start, stop - 1, 0, means, now, after)
     count = stop - 1 - start
 
     def covariance(products: Floats, i: int, j: int) -> float:
-        return float(products[i, j] - products[i, size] * products[j, size + 1] / count)
+        return float(products[i, j] - products[i, size] * now[j, size] / count)
 
     deviations = {i: float(np.sqrt(covariance(now, i, i))) for i in there}
     correlation = np.array([[covariance(now, i, j) / deviations[i] / deviations[j] for j in there] for i in there])

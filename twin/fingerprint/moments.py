@@ -27,32 +27,41 @@ def _fill(x: Integers, start: int, count: int, mean: float, step: int, out: Floa
 
 
 @kernel
-def cross_products(columns: tuple[Integers, ...], start: int, stop: int, lag: int, step: int, means: Floats,
-                   out: Floats) -> None:  # fmt: skip
-    """Sums of products of series i at t + lag and series j at t, less their means, for start <= t < stop - lag.
+def cross_products(
+    columns: tuple[Integers, ...], start: int, stop: int, step: int, means: Floats, now: Floats, after: Floats
+) -> None:
+    """Sums over start <= t < stop of products of the series, less their means.
 
-    With k series `out` has k rows and k + 2 columns: the products, then the sums of series i at t + lag and at t. Lag
-    is 0 or 1. With `step` 1 the series are the differences x[t + 1] - x[t], with `step` 0 the values themselves.
+    With k series `now` has k rows and k + 1 columns: the products of series i and j at t, then the sums of series i.
+    `after` has the same of series i at t + 1 and series j at t; with shape (0, 0) it is left out. With `step` 1 the
+    series are the differences x[t + 1] - x[t], with `step` 0 the values themselves.
     """
     size = len(columns)
+    more = 1 if len(after) > 0 else 0
     values = np.zeros((size, CHUNK + 1))
     lanes = np.zeros(LANES)
     for i in range(size):
-        for j in range(size + 2):
-            out[i, j] = 0.0
-    for begin in range(start, stop - lag, CHUNK):
-        count = min(CHUNK, stop - lag - begin)
+        for j in range(size + 1):
+            now[i, j] = 0.0
+            if more:
+                after[i, j] = 0.0
+    for begin in range(start, stop, CHUNK):
+        count = min(CHUNK, stop - begin)
         for i in range(size):
-            _fill(columns[i], begin, count + lag, means[i], step, values[i])
+            _fill(columns[i], begin, count + more, means[i], step, values[i])
+            summed = total(values[i, :count])
+            now[i, size] += summed
+            if more:
+                after[i, size] += summed + (values[i, count] - values[i, 0])
         for i in range(size):
-            for j in range(size if lag else i + 1):
-                out[i, j] += dot(values[i, lag:], values[j], count, lanes)
-            out[i, size] += total(values[i, lag : lag + count])
-            out[i, size + 1] += total(values[i, :count])
-    if lag == 0:
-        for i in range(size):
-            for j in range(i + 1, size):
-                out[i, j] = out[j, i]
+            for j in range(i + 1):
+                now[i, j] += dot(values[i], values[j], count, lanes)
+            if more:
+                for j in range(size):
+                    after[i, j] += dot(values[i, 1:], values[j], count, lanes)
+    for i in range(size):
+        for j in range(i + 1, size):
+            now[i, j] = now[j, i]
 
 
 @kernel
@@ -130,8 +139,8 @@ def _bends(x: Integers) -> bool:
 
 def _correlations(columns: tuple[Integers, ...], there: list[int], count: int, step: int, means: Floats) -> Floats:
     size = len(columns)
-    products = np.zeros((size, size + 2))
-    cross_products(columns, 0, count, 0, step, means, products)
+    products = np.zeros((size, size + 1))
+    cross_products(columns, 0, count, step, means, products, np.zeros((0, 0)))
     found = np.zeros((size, size))
     rows = products.tolist()
     for i in there:
