@@ -14,7 +14,15 @@ import numpy as np
 
 from twin.fingerprint import convergence as steady
 from twin.fingerprint import moments
-from twin.fingerprint.convergence import BLOCK_TICKS, Convergence, NeverSteady, hit_percent, response, variation
+from twin.fingerprint.convergence import (
+    BLOCK_TICKS,
+    QUIET_BLOCKS,
+    Convergence,
+    NeverSteady,
+    hit_percent,
+    response,
+    variation,
+)  # fmt: skip
 from twin.fingerprint.coupling import carry, known_from, lagged_correlation
 from twin.fingerprint.dynamics import decay_rate_hz
 from twin.fingerprint.entropy import entropy_growth
@@ -22,7 +30,7 @@ from twin.fingerprint.noise import SIGNIFICANT, white_and_normal
 from twin.fingerprint.series import NotKnown, mean_distance, mean_of, rounded, varies
 from twin.fingerprint.spectrum import spectrum
 from twin.heart import ticks as heart
-from twin.kernels import Floats, Integers
+from twin.kernels import MODE, Floats, Integers
 
 SCHEMA = "fingerprint/1"
 METRICS = (
@@ -40,6 +48,9 @@ _METRIC_COLUMNS = (
     heart.C_WINDOW,
     heart.C_WORDS,
 )
+
+MOST_TICKS = 10_000_000
+"""Of longer runs the ticks are not kept in memory, and nothing that comes from them is known."""
 
 MACHINE = (
     "energy_joules", "max_temp_millicelsius", "time_over_limit_ns", "throttle_ratio", "fps_mean", "latency_p99_ns",
@@ -99,12 +110,12 @@ def run_fingerprint(ticks: Integers | None, words: int, machine: Mapping[str, An
     """The fingerprint of a run, ready for JSON: `schema`, `FIELDS` in order, what else `machine` has, and `reasons`.
 
     `ticks` has every tick of the run in order, columns as in `twin.heart.ticks`, shape (COLUMNS, n), int64, n from 0
-    on; None where they are too many to be kept. `words` is how many words the scenario has. `machine` is what
+    on; None where they were more than `MOST_TICKS`. `words` is how many words the scenario has. `machine` is what
     `RunSummary.result` tells, its `reasons` included. Floats have nine significant digits; none is NaN or infinite.
     """
     fields = _Fields()
     if ticks is None:
-        fields.unknown(TICK_FIELDS + SCORES, "the run has too many ticks to look at together")
+        fields.unknown(TICK_FIELDS + SCORES, f"the run has more than {MOST_TICKS:,} ticks")
     elif ticks.shape[0] != heart.COLUMNS:
         raise ValueError(f"ticks have {ticks.shape[0]} columns; {heart.COLUMNS} are needed")
     else:
@@ -123,6 +134,18 @@ def run_fingerprint(ticks: Integers | None, words: int, machine: Mapping[str, An
     kept = {name: reason for name, reason in reasons.items() if name in others}
     named = {name: fields.reasons[name] for name in FIELDS if name in fields.reasons}
     return {"schema": SCHEMA, **ordered, **others, "reasons": {**named, **kept}}
+
+
+def warm_up() -> None:
+    """Compute a fingerprint of a made-up run that needs every kernel, so that all of them are there afterwards."""
+    if MODE == "python":
+        return
+    number = np.arange(2 * QUIET_BLOCKS * BLOCK_TICKS, dtype=np.int64)
+    ticks = np.zeros((heart.COLUMNS, len(number)), dtype=np.int64)
+    ticks += 1_000 + number * 7_919 % 101
+    ticks[heart.C_CACHE_HITS] *= 9
+    ticks[heart.C_ELAPSED] = number * 1_000
+    run_fingerprint(ticks, 1, {})
 
 
 def _describe(fields: _Fields, columns: Sequence[Integers], words: int) -> None:
