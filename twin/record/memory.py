@@ -37,7 +37,6 @@ class MemoryRecorder:
         self._summary = RunSummary(channels)
         self._blocks: list[Integers] = []
         self._rows: list[list[int | str | None]] = []
-        self.captured: Integers = np.zeros((ticks.COLUMNS, 0), dtype=np.int64)
 
     def ticks(self, captured: Integers) -> None:
         """Keep these ticks."""
@@ -49,13 +48,14 @@ class MemoryRecorder:
         self._summary.cycle(cycle.view, cycle.readings, cycle.decision.action, bool(cycle.verdict.failsafe))
 
     def close(self) -> Recorded:
-        """What the run comes to; its ticks are in `captured` (shape COLUMNS x ticks) from here on."""
+        """What the run comes to, with every tick."""
+        captured: Integers = np.zeros((ticks.COLUMNS, 0), dtype=np.int64)
         if self._blocks:
-            self.captured = np.concatenate(self._blocks, axis=1)
+            captured = np.concatenate(self._blocks, axis=1)
             self._blocks.clear()
-            self._summary.ticks(self.captured[ticks.C_WORDS], self.captured[ticks.C_LATENESS])
-        count = self.captured.shape[1]
-        block = tick_block(self.captured, 0, self._config)
+            self._summary.ticks(captured[ticks.C_WORDS], captured[ticks.C_LATENESS])
+        count = captured.shape[1]
+        block = tick_block(captured, 0, self._config)
         tick_digest = TableDigest(TICK_SCHEMA, [(column.name, column.code) for column in TICK_COLUMNS])
         for column in tick_digest.columns:
             values = block[column.name]
@@ -68,6 +68,7 @@ class MemoryRecorder:
             TableSummary(len(self._rows), len(self._rows), _rows_digest(self._control_columns, self._rows)),
             self._summary.result(),
             self._summary.missing,
+            captured,
         )
 
 

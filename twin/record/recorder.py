@@ -125,12 +125,16 @@ def _learned(learned: Learned | None, sensors: int) -> list[int | str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came."""
+    """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came.
+
+    `captured` has every tick, shape (COLUMNS, n), if the recorder gathered them and they were not too many.
+    """
 
     ticks: TableSummary
     control: TableSummary
     figures: dict[str, Any]
     missing: list[str]
+    captured: Integers | None = None
 
 
 class RunRecorder:
@@ -146,7 +150,9 @@ class RunRecorder:
         channels: tuple[Channel, ...],
         limits: Mapping[str, Limit],
         log_header: seamformat.SeamHeader | None,
+        gather: int = 0,
     ) -> None:
+        """Of a run with at most `gather` ticks all are kept in memory too, 120 bytes each."""
         self._outputs = tuple(limits)
         self._config = scenario.heartbeat.config
         self._sensors = len(scenario.machine.sensors)
@@ -157,6 +163,9 @@ class RunRecorder:
         self._summary = RunSummary(channels)
         self._waiting: list[Integers] = []
         self._waiting_ticks = 0
+        self._gather = gather
+        self._gathered: list[Integers] = []
+        self._all_ticks = 0
 
     def ticks(self, captured: Integers) -> None:
         """Log the lateness of these ticks and add their rows."""
@@ -176,6 +185,24 @@ class RunRecorder:
         self._waiting_ticks = 0
         self._ticks.append_block(tick_block(captured, 0, self._config))
         self._summary.ticks(captured[ticks.C_WORDS], captured[ticks.C_LATENESS])
+        self._all_ticks += captured.shape[1]
+        if self._all_ticks <= self._gather:
+            self._gathered.append(captured)
+        else:
+            self._gathered.clear()
+
+    def _every_tick(self) -> Integers | None:
+        """All ticks side by side. Each piece is let go of as soon as it is copied."""
+        if not 0 < self._gather >= self._all_ticks:
+            return None
+        whole = np.empty((ticks.COLUMNS, self._all_ticks), dtype=np.int64)
+        self._gathered.reverse()
+        done = 0
+        while self._gathered:
+            piece = self._gathered.pop()
+            whole[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        return whole
 
     def cycle(self, cycle: Cycle) -> None:
         """Log what crossed the seam and add a row of everything."""
@@ -199,7 +226,13 @@ class RunRecorder:
         if self._log is not None:
             self._log.close(ended=ended)
         self._add_ticks()
-        return Recorded(self._ticks.close(), self._control.close(), self._summary.result(), self._summary.missing)
+        return Recorded(
+            self._ticks.close(),
+            self._control.close(),
+            self._summary.result(),
+            self._summary.missing,
+            self._every_tick(),
+        )
 
     def abandon(self) -> None:
         """Keep what the log has, drop the tables: after a failure, and therefore without another."""
