@@ -6,11 +6,11 @@ A job gives the same outcome in any process; `perform` is what the engines of `t
 from __future__ import annotations
 
 import functools
-import io
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hardware.interface import Hardware
 from twin.cli.backends import simulated
 from twin.cli.run import run_digests
 from twin.control.choose import make_controller
@@ -20,24 +20,28 @@ from twin.experiment.kicks import Kick, Kicker, amount_of, judged, steadied, ste
 from twin.fingerprint.run import run_fingerprint
 from twin.kernels import Integers
 from twin.loop import Loop
-from twin.record.memory import MemoryRecorder
-from twin.record.recorder import TICK_COLUMNS, TICK_SCHEMA, Recorded, tick_block
-from twin.record.tables import TableWriter
+from twin.record.memory import MemoryRecorder, kept_ticks
+from twin.record.recorder import Recorded
 from twin.scenario import Scenario, Trace
 from twin.world.trace import TraceTable, load_trace
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """A finished run: its ticks (shape COLUMNS x ticks), what was recorded, and its machine's hottest temperature in
-    each control cycle, millidegrees Celsius.
+    """A finished run: what was recorded, and its machine's hottest temperature in each control cycle, millidegrees
+    Celsius.
     """
 
-    captured: Integers
     recorded: Recorded
     hottest_millicelsius: list[int]
     missed_ticks: int
     missed_cycles: int
+
+    @property
+    def captured(self) -> Integers:
+        """Every tick, shape COLUMNS x ticks."""
+        assert self.recorded.captured is not None
+        return self.recorded.captured
 
     def fingerprint(self, words: int) -> dict[str, Any]:
         """The run's fingerprint; `words` as in the scenario."""
@@ -50,8 +54,8 @@ class _Recorder(MemoryRecorder):
 
     kicker: Kicker | None = None
 
-    def __init__(self, scenario: Scenario, loop_parts: Any) -> None:
-        super().__init__(scenario, loop_parts.sensors, loop_parts.limits)
+    def __init__(self, scenario: Scenario, hardware: Hardware) -> None:
+        super().__init__(scenario, hardware.sensors, hardware.limits)
         self.hottest: list[int] = []
 
     def cycle(self, cycle: Cycle) -> None:
@@ -72,7 +76,7 @@ def simulate(scenario: Scenario, trace: TraceTable | None = None, kick: Kick | N
     if kick is not None:
         recorder.kicker = Kicker(kick, loop.heart, scenario.workload.phases[0].words_per_second)
     loop.run()
-    return Simulated(recorder.captured, recorder.close(), recorder.hottest, loop.heart.missed, loop.missed_cycles)
+    return Simulated(recorder.close(), recorder.hottest, loop.heart.missed, loop.missed_cycles)
 
 
 def perform(job: Job) -> Outcome:
@@ -94,23 +98,13 @@ def _run(job: Job) -> Outcome:
         digests["control_digest"],
         digests["run_digest"],
         done.fingerprint(scenario.heartbeat.words),
-        _parquet(done.captured, job.number, scenario),
+        kept_ticks(done.captured, job.number, scenario.heartbeat.config, scenario.recording.ticks),
     )
 
 
 @functools.lru_cache(maxsize=2)
 def _trace(path: Path | None, settings: Trace | None) -> TraceTable | None:
     return None if path is None or settings is None else load_trace(path, settings)
-
-
-def _parquet(captured: Integers, number: int, scenario: Scenario) -> bytes:
-    """The ticks to keep, as a Parquet file in memory; empty when none are kept."""
-    if scenario.recording.ticks == "none":
-        return b""
-    place = io.BytesIO()
-    with TableWriter(place, TICK_SCHEMA, TICK_COLUMNS, scenario.recording.ticks, digest=False) as table:
-        table.append_block(tick_block(captured, number, scenario.heartbeat.config))
-    return place.getvalue()
 
 
 def _kick(job: Job) -> Outcome:

@@ -227,7 +227,7 @@ def _override(data: dict[str, Any], item: str) -> str | None:
 
 
 def _checked(data: dict[str, Any]) -> tuple[PlanFile | None, list[str]]:
-    """The plan as written, without what does not fit the schema (None where nothing useful is left), and what that is."""
+    """The plan as written, without what does not fit the schema, and what that is; None where too little is left."""
     from pydantic import TypeAdapter, ValidationError
 
     from twin.explain import misfits, unfit

@@ -18,8 +18,8 @@ POINTS = 100.0
 SURE = 0.95
 """The least probability of being best that makes a golden configuration, and the coverage of intervals."""
 FEWEST_RUNS = 3
-"""Fewer runs are no ground for a choice: where only luck decides whether a run converges, two of two against none of two
-come up by chance once in eight times, three against none once in 32."""
+"""Fewer runs are no ground for a choice: where only luck decides whether a run converges, two of two against none of
+two come up by chance once in eight times, three against none once in 32."""
 SAME = 1e-7
 """Totals that are closer, in points, are equal."""
 

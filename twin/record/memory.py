@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,10 @@ from hardware.interface import Channel, Limit
 from twin.control.cycle import Cycle
 from twin.heart import ticks
 from twin.kernels import Integers
+from twin.record import arrow
+from twin.record.arrow import Column
 from twin.record.digest import TableDigest
+from twin.record.keep import Keep
 from twin.record.recorder import (
     CONTROL_SCHEMA,
     TICK_COLUMNS,
@@ -21,7 +25,7 @@ from twin.record.recorder import (
     tick_block,
 )
 from twin.record.summary import RunSummary
-from twin.record.tables import Column, TableSummary
+from twin.record.tables import TableSummary
 from twin.scenario import Scenario
 
 
@@ -84,3 +88,17 @@ def _rows_digest(columns: Sequence[Column], rows: Sequence[Sequence[int | str | 
             integers = np.array([0 if value is None else value for value in values], dtype=np.int64)
             column.integers(integers, valid if column.kind == "i64?" else None)
     return digest.hexdigest()
+
+
+def kept_ticks(captured: Integers, run_id: int, config: str, keep: str) -> bytes:
+    """A Parquet file of those ticks of a run (shape COLUMNS x ticks) that `keep` names; empty when those are none."""
+    choice = Keep.parse(keep)
+    total = captured.shape[1]
+    rows = choice.count(total)
+    if not rows:
+        return b""
+    block = tick_block(captured[:, choice.numbers(total, 0, rows)], run_id, config)
+    place = io.BytesIO()
+    with arrow.writer(place, TICK_COLUMNS) as writer:
+        writer.write_table(arrow.table(TICK_COLUMNS, block, rows))
+    return place.getvalue()

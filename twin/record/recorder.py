@@ -16,10 +16,11 @@ from twin.control.view import Learned
 from twin.heart import ticks
 from twin.kernels import Integers
 from twin.record import seamformat
+from twin.record.arrow import Column
 from twin.record.files import RecordError
 from twin.record.seamlog import SeamLogWriter
 from twin.record.summary import RunSummary
-from twin.record.tables import Column, TableSummary, TableWriter
+from twin.record.tables import TableSummary, TableWriter
 from twin.scenario import Scenario
 
 TICK_SCHEMA = "tick/1"
