@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Le, Len
 
 from twin.kernels import Stream
-from twin.loader import ScenarioError, canonical, input_digests, load
+from twin.loader import ScenarioError, canonical, find, input_digests, load
 from twin.record.keep import ALLOWED, Keep
 from twin.scenario import Scenario
 from twin.schema import Name, model
@@ -119,10 +119,14 @@ class Plan:
         return self.file.runs * len(self.candidates)
 
     @property
-    def kicked_runs(self) -> int:
-        """The runs that are kicked."""
-        kicks = self.file.kicks
-        return len(self.candidates) * kicks.seeds * len(kicks.kinds)
+    def kicked_jobs(self) -> int:
+        """Candidates times seeds that are kicked."""
+        return len(self.candidates) * self.file.kicks.seeds
+
+    @property
+    def scenario_source(self) -> Path:
+        """The file of the scenario."""
+        return find(str(_scenario_path(self.file, self.source)))
 
     def canonical(self) -> bytes:
         """The bytes that say what the results are of: everything but the texts for people and the order of runs."""
@@ -199,7 +203,7 @@ def parse_plan(text: str, source: Path, overrides: Iterable[str] = ()) -> Plan:
     if problems:
         raise PlanError(str(source), problems)
     try:
-        inputs = input_digests(candidates[0].scenario, _scenario_path(file, source))
+        inputs = input_digests(candidates[0].scenario, find(str(_scenario_path(file, source))))
     except ScenarioError as error:
         raise PlanError(str(source), error.problems) from error
     return Plan(file, tuple(candidates), source, inputs)

@@ -31,13 +31,14 @@ PLAN = "plan.toml"
 SCHEMA = "experiment/1"
 SHARD_RUNS = 1_000
 
+_COLUMNS = "number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, result"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outcomes (
     number INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
     candidate TEXT NOT NULL,
-    seed TEXT NOT NULL,
+    seed INTEGER NOT NULL,
     ticks INTEGER NOT NULL,
     tick_digest TEXT NOT NULL,
     control_digest TEXT NOT NULL,
@@ -163,7 +164,7 @@ class Store:
                 )
         rows = [
             (
-                each.number, each.key, each.candidate, str(each.seed), each.ticks, each.tick_digest,
+                each.number, each.key, each.candidate, each.seed, each.ticks, each.tick_digest,
                 each.control_digest, each.run_digest, files.canonical_json(each.result).decode(),
                 each.kept_ticks or None,
             )
@@ -190,33 +191,21 @@ class Store:
 
     def outcomes(self, first: int, end: int) -> Iterator[Outcome]:
         """The outcomes with numbers `first` .. `end` - 1 in order, without their ticks."""
-        query = "SELECT * FROM outcomes WHERE number >= ? AND number < ? ORDER BY number"
+        query = f"SELECT {_COLUMNS} FROM outcomes WHERE number >= ? AND number < ? ORDER BY number"
         try:
             for row in self._base.execute(query, (first, end)):
-                yield Outcome(*row[:3], int(row[3]), *row[4:8], json.loads(row[8]))
+                number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, result = row
+                yield Outcome(
+                    number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, json.loads(result)
+                )
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def digest_parts(self, first: int, end: int) -> Iterator[tuple[int, str, str, str, str]]:
-        """Number, candidate, seed, run digest and result (canonical JSON) of each outcome in that range, in order."""
-        query = (
-            "SELECT number, candidate, seed, run_digest, result FROM outcomes WHERE number >= ? AND number < ? "
-            "ORDER BY number"
-        )
-        yield from self._base.execute(query, (first, end))
-
     # --- shards ---------------------------------------------------------------------------------------------------
 
-    def open_shards(self, order: Sequence[int]) -> list[int]:
-        """The shards that are not written though all their runs are done. Shard s has runs `order[1000 s ..]`."""
-        written = {row[0] for row in self._base.execute("SELECT shard FROM shards")}
-        done = self.done()
-        count = -(-len(order) // SHARD_RUNS)
-        return [
-            shard
-            for shard in range(count)
-            if shard not in written and all(n in done for n in order[shard * SHARD_RUNS : (shard + 1) * SHARD_RUNS])
-        ]
+    def shards(self) -> set[int]:
+        """The shards that are written."""
+        return {row[0] for row in self._base.execute("SELECT shard FROM shards")}
 
     def write_shard(self, shard: int, numbers: Sequence[int]) -> None:
         """Write the two files of a shard from the runs `numbers`, and let go of their ticks. Raises `RecordError`."""
