@@ -33,12 +33,12 @@ class DaskEngine:
 
         cluster: Any = None
         if self._address is None:
-            cluster = LocalCluster(
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self._workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
             )
         try:
             try:
-                client = Client(cluster or self._address, timeout=CONNECT_SECONDS, set_as_default=False)
+                client = Client(cluster or self._address, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
             except (OSError, TimeoutError, ValueError, CommClosedError) as error:
                 raise EngineError(
                     f"--scheduler {self._address}: no Dask scheduler answers there ({error}); start one (dask "
@@ -62,7 +62,7 @@ class DaskEngine:
         ahead = 2 * max(self._workers, len(client.scheduler_info().get("workers", {})))
         try:
             first = [submitted(batch) for _, batch in zip(range(ahead), batches, strict=False)]
-            done = as_completed(first)
+            done: Any = as_completed(first)  # type: ignore[no-untyped-call]
             for future in done:
                 outcome: list[Outcome] = future.result()
                 future.release()
