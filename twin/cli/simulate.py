@@ -138,7 +138,7 @@ def _kick(job: Job) -> Outcome:
         digests["tick_digest"],
         digests["control_digest"],
         digests["run_digest"],
-        {"kicks": results, "courses": courses, "watched": list(steady.watched)},
+        {"kicks": results, "courses": courses, "watched": list(steady.bands)},
     )
 
 

@@ -2,7 +2,9 @@
 
 A configuration runs under a steady load (the mean of its scenario's). A second run, the same in everything, is kicked
 once `settle_ticks` have passed, and its seven metrics are watched: the mean of each over 256 ticks has to come back
-into a band of 5 % about the mean that it has without the kick, and to stay there for the last 1,000 ticks at least.
+into a band about the mean that it has without the kick, and to stay there for the last 1,000 ticks at least. The band
+is 5 % of that mean, and as much as the mean over 256 ticks wanders from it without a kick: what a metric does by itself
+is no sign of a kick.
 Strengths are in standard deviations of the metric that the kick moves, as it is without the kick (at least 1 % of its
 mean):
 
@@ -13,7 +15,7 @@ mean):
 | `window_reset` | the window towards the width that it starts with, by so many deviations of its width |
 | `hot_ambient` | the room temperature up for good, by so many deviations of the hottest temperature (at least 0.5 K) |
 
-A metric that leaves its band without a kick is not steady, and not watched.
+A metric that leaves 5 % without a kick is not steady, and not watched.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Kick:
-    """What happens when `at_tick` ticks have passed; `amount` in the kick's own unit: executions, a share of the load,
-    words of width, kelvin.
+    """What happens when `at_tick` ticks have passed; `amount` in the kick's own unit: total heat (Q48.16), a share of
+    the load, words of width, kelvin.
     """
 
     kind: str
@@ -75,14 +77,14 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """What a run is like without a kick: by metric the mean and deviation, and which metrics are watched.
+    """What a run is like without a kick: by metric the mean and deviation, and half the band of those that are watched.
 
     `at_ns` is when the kick would come; temperatures in millidegrees Celsius.
     """
 
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
-    watched: tuple[str, ...]
+    bands: Mapping[str, float]
     at_ns: int
     temperature_deviation: float
 
@@ -122,23 +124,24 @@ def steady_state(captured: Integers, settle_ticks: int, hottest_millicelsius: Se
 
     `hottest_millicelsius` has the hottest temperature of each control cycle; the first half is left out.
     """
-    mean, deviation, watched = {}, {}, []
+    mean, deviation, bands = {}, {}, {}
     for name, column in METRICS.items():
         values = captured[column, settle_ticks:].astype(np.float64)
         mean[name], deviation[name] = float(values.mean()), float(values.std())
-        if mean[name] > 0 and bool((_distance(captured[column], settle_ticks, mean[name]) <= 1.0).all()):
-            watched.append(name)
+        wander = float(_distance(captured[column], settle_ticks, mean[name]).max())
+        if mean[name] > 0 and wander <= BAND * mean[name]:
+            bands[name] = BAND * mean[name] + wander
     late = np.array(hottest_millicelsius[len(hottest_millicelsius) // 2 :], dtype=np.float64)
     at_ns = int(captured[ticks.C_ELAPSED, settle_ticks])
-    return Steady(mean, deviation, tuple(watched), at_ns, float(late.std()) if len(late) else 0.0)
+    return Steady(mean, deviation, bands, at_ns, float(late.std()) if len(late) else 0.0)
 
 
 def _distance(values: Integers, start: int, mean: float) -> Floats:
-    """How far the mean over the last 256 ticks is from `mean`, in bands, from tick `start` on."""
+    """How far the mean over the last 256 ticks is from `mean`, from tick `start` on."""
     sums = np.cumsum(values[max(start - MEAN_TICKS + 1, 0) :].astype(np.float64))
     sums = np.concatenate([[0.0], sums])
     means = (sums[MEAN_TICKS:] - sums[:-MEAN_TICKS]) / MEAN_TICKS
-    return np.abs(means - mean) / (BAND * mean)
+    return np.abs(means - mean)
 
 
 def amount_of(kind: str, strength_sigmas: float, steady: Steady) -> float:
@@ -198,8 +201,8 @@ def judged(
     """Whether the kicked run came back, and how it went."""
     count = captured.shape[1] - settle_ticks
     distance = np.zeros(count)
-    for name in steady.watched:
-        distance = np.maximum(distance, _distance(captured[METRICS[name]], settle_ticks, steady.mean[name]))
+    for name, band in steady.bands.items():
+        distance = np.maximum(distance, _distance(captured[METRICS[name]], settle_ticks, steady.mean[name]) / band)
     outside = np.flatnonzero(distance > 1.0)
     back = 0 if not len(outside) else int(outside[-1]) + 1
     returned = back <= count - STAY_TICKS

@@ -65,7 +65,9 @@ class Kicks:
     """
 
     kinds: tuple[KickKind, ...] = KICK_KINDS
-    strengths_sigmas: Annotated[tuple[Annotated[float, Ge(0.1), Le(1e6)], ...], Len(1, 32)] = (1.0, 4.0, 16.0, 64.0)
+    strengths_sigmas: Annotated[tuple[Annotated[float, Ge(0.1), Le(1e6)], ...], Len(1, 32)] = (
+        1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0,
+    )  # fmt: skip
     seeds: Annotated[int, Ge(0), Le(1_000)] = 2
     settle_ticks: Annotated[int, Ge(1_000), Le(10**8)] = 4_000
     watch_ticks: Annotated[int, Ge(1_000), Le(10**8)] = 6_000
