@@ -21,10 +21,10 @@ from twin.experiment.store import MANIFEST
 def main(options: argparse.Namespace) -> int:
     """Do what is left of the plan."""
     plan = load_plan(options.plan, options.set)
-    folder = Path(options.out) if options.out is not None else _folder(plan)
+    folder = Path(options.out) if options.out is not None else folder_of(plan)
     if not options.resume and (folder / MANIFEST).exists():
         raise InputError(f"{folder}: has results already; without --no-resume they are gone on with, or name a new one")
-    engine = _engine(options)
+    engine = engine_of(options.engine, options.workers, options.scheduler)
     warm(plan.candidates[0].scenario)
     with _Progress(options, plan) as progress:
         try:
@@ -41,25 +41,28 @@ def main(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _folder(plan: Plan) -> Path:
+def folder_of(plan: Plan) -> Path:
     """A folder of the plan's own, so that the same command goes on with it and another plan has another."""
     mark = blake2b(plan.canonical(), digest_size=4).hexdigest()
     safe = "".join(each if each.isalnum() or each in "-_" else "_" for each in plan.name)
     return Path("experiments") / f"{safe}-{mark}"
 
 
-def _engine(options: argparse.Namespace) -> Engine:
-    workers = (len(os.sched_getaffinity(0)) if options.workers is None else options.workers) or 0
-    if workers < 1:
-        raise InputError(f"--workers {options.workers}: at least 1 is needed")
-    if options.engine == "local":
-        if options.scheduler is not None:
+def engine_of(name: str, workers: int | None, scheduler: str | None) -> Engine:
+    """The engine `local` or `dask`; `workers` is one for each processor when left out. Raises `InputError`."""
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    if count < 1:
+        raise InputError(f"--workers {workers}: at least 1 is needed")
+    if name == "local":
+        if scheduler is not None:
             raise InputError("--scheduler goes with --engine dask")
-        return LocalEngine(workers)
+        return LocalEngine(count)
+    if name != "dask":
+        raise InputError(f"engine {name!r}: allowed are local and dask")
     from twin.experiment.dask_engine import DaskEngine
 
     try:
-        return DaskEngine(options.scheduler, workers)
+        return DaskEngine(scheduler, count)
     except EngineError as error:
         raise InputError(str(error)) from error
 

@@ -73,6 +73,8 @@ class MemoryRecorder:
             self._summary.result(),
             self._summary.missing,
             captured,
+            self._control_columns,
+            self._rows,
         )
 
 

@@ -128,7 +128,8 @@ def _learned(learned: Learned | None, sensors: int) -> list[int | str | None]:
 class Recorded:
     """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came.
 
-    `captured` has every tick, shape (COLUMNS, n), if the recorder gathered them and they were not too many.
+    `captured` has every tick, shape (COLUMNS, n), if the recorder gathered them and they were not too many; `columns`
+    and `rows` are the control table's, of a recorder that keeps it in memory.
     """
 
     ticks: TableSummary
@@ -136,6 +137,8 @@ class Recorded:
     figures: dict[str, Any]
     missing: list[str]
     captured: Integers | None = None
+    columns: Sequence[Column] = ()
+    rows: Sequence[Sequence[int | str | None]] = ()
 
 
 class RunRecorder:
