@@ -10,10 +10,12 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from types import ModuleType
 from typing import Protocol
 
 from twin.experiment.jobs import Job, Outcome, Perform
@@ -75,7 +77,8 @@ class LocalEngine:
                         if batch is None:
                             break
                         try:
-                            waiting[pool.submit(batch_done, perform, batch)] = batch
+                            with _no_main():
+                                waiting[pool.submit(batch_done, perform, batch)] = batch
                         except BrokenProcessPool:
                             again.append(batch)
                             raise
@@ -104,6 +107,17 @@ class LocalEngine:
                         again.append(batch)
             finally:
                 _stop(pool)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Processes that are started in here do not import the program's main script, which needs no guard therefore."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

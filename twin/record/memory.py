@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -83,12 +84,13 @@ def _rows_digest(columns: Sequence[Column], rows: Sequence[Sequence[int | str | 
     digest = TableDigest(CONTROL_SCHEMA, [(column.name, column.code) for column in columns])
     for column, values in zip(digest.columns, zip(*rows, strict=True), strict=True) if rows else ():
         if column.kind == "str":
-            for value in values:
-                column.text(str(value))
-        else:
+            for value, run in groupby(values):
+                column.text(str(value), sum(1 for _ in run))
+        elif None in values:
             valid = np.array([value is not None for value in values])
-            integers = np.array([0 if value is None else value for value in values], dtype=np.int64)
-            column.integers(integers, valid if column.kind == "i64?" else None)
+            column.integers(np.array([value or 0 for value in values], dtype=np.int64), valid)
+        else:
+            column.integers(np.array(values, dtype=np.int64))
     return digest.hexdigest()
 
 
