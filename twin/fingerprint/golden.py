@@ -18,8 +18,8 @@ POINTS = 100.0
 SURE = 0.95
 """The least probability of being best that makes a golden configuration, and the coverage of intervals."""
 FEWEST_RUNS = 3
-"""Fewer runs are no ground for a choice: where only luck decides whether a run converges, two of two against none of two
-come up by chance once in eight times, three against none once in 32."""
+"""Fewer runs are no ground for a choice: where only luck decides whether a run converges, two of two against none of
+two come up by chance once in eight times, three against none once in 32."""
 SAME = 1e-7
 """Totals that are closer, in points, are equal."""
 
@@ -101,7 +101,10 @@ def width(count: int) -> float:
 
 @kernel
 def spread_about(drawn: Floats, scores: Floats, widths: Floats, weights: Floats, spread: Floats) -> None:
-    """Move resamples (n, 5) so that their means are `scores`, widen them, and add the total in points: (n, 6)."""
+    """Move resamples (n, 5) so that their means are `scores`, widen them, and add the total in points: (n, 6).
+
+    The basin is a mean of its seeds, which no resample moves: it stays, so that candidates that are equal stay so.
+    """
     count = len(drawn)
     dimensions = len(scores)
     for i in range(dimensions):
@@ -109,7 +112,7 @@ def spread_about(drawn: Floats, scores: Floats, widths: Floats, weights: Floats,
         total = 0.0
         for k in range(count):
             total += drawn[k, i] - first
-        mean = first + total / count
+        mean = scores[BASIN] if i == BASIN else first + total / count
         for k in range(count):
             value = scores[i] + widths[i] * (drawn[k, i] - mean)
             spread[k, i] = value
@@ -214,16 +217,16 @@ def _lead(leader: _Judged, other: _Judged) -> tuple[float, float, float]:
 
 
 def _tie(judged: Sequence[_Judged], probabilities: Sequence[float]) -> list[str]:
-    """The fewest whose probabilities add up to `SURE`, at least two; the likeliest first, then by rank."""
-    order = sorted(range(len(judged)), key=lambda i: (-probabilities[i], i))
-    tie: list[str] = []
+    """The fewest whose probabilities add up to `SURE`, the likeliest first, at least two; in the order of the ranking."""
+    likeliest = sorted(range(len(judged)), key=lambda i: (-probabilities[i], i))
+    tie: list[int] = []
     reached = 0.0
-    for i in order:
+    for i in likeliest:
         if len(tie) >= 2 and reached >= SURE - 1e-9:
             break
-        tie.append(judged[i].name)
+        tie.append(i)
         reached += probabilities[i]
-    return tie
+    return [judged[i].name for i in sorted(tie)]
 
 
 def _why_golden(leader: _Judged, probability: float, leads: Sequence[tuple[str, float, float, float]]) -> str:

@@ -4,7 +4,8 @@ Three forms, so that what gets better never costs:
 
 * `least_of_five`: the mean of the worst of five runs drawn at random. It is the mean less what spread takes away; a run
   that gets better never lowers it, which cannot be said of a mean less its standard deviation.
-* `alike`: how much two different runs drawn at random are alike, where a run without the figure is like no other.
+* `alike`: how much two different runs drawn at random are alike, where a run without the figure is like no other; its
+  root, so that runs without spread have the share of them that has the figure.
 * a share of runs.
 
 docs/fingerprint_golden.md has the formulas and their sources.
@@ -177,10 +178,11 @@ def least_of_five(values: Floats, places: Integers, counts: Integers, draws: int
 
 @kernel
 def alike(marks: Integers, owners: Integers, present: int, scale: int, counts: Integers, draws: int) -> float:
-    """Mean of max(0, 1 - |a - b| / scale) over all pairs of draws of different runs; runs without a mark add 0.
+    """Root of the mean of max(0, 1 - |a - b| / scale) over all pairs of draws of different runs.
 
-    `marks` rise up to `present`, number i is there counts[owners[i]] times; one pass with a window that holds the marks
-    less than `scale` below. Integers, so exact. Where all draws are of one run: 1 if it has a mark, else 0.
+    A pair with a run that has no mark adds 0, so that without spread this is the share of runs with a mark, but for
+    1 / n. `marks` rise up to `present`, number i is there counts[owners[i]] times; one pass with a window that holds
+    the marks less than `scale` below. Integers, so exact. Where all draws are of one run: 1 if it has a mark, else 0.
     """
     pairs = draws * draws
     for i in range(len(counts)):
@@ -205,7 +207,7 @@ def alike(marks: Integers, owners: Integers, present: int, scale: int, counts: I
         total += count * (weight * (scale - mark) + moment)
         weight += count
         moment += count * mark
-    return 2 * total / (pairs * scale)
+    return float(np.sqrt(2 * total / (pairs * scale)))
 
 
 @kernel
