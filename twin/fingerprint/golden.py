@@ -76,7 +76,7 @@ def _judge(name: str, candidate: Candidate, seed: int, resamples: int) -> _Judge
     if figures.runs == 1:
         return _Judged(name, figures, scores, total, None)
     drawn = np.zeros((resamples, len(DIMENSIONS)))
-    resample(stream_key_array(seed, f"golden.{name}"), stream_key_array(seed, f"golden.{name}.kicks"), *figures, drawn)
+    resample(stream_key_array(seed, f"golden.{name}"), stream_key_array(seed, f"golden_kicks.{name}"), *figures, drawn)
     widths = np.full(len(DIMENSIONS), width(figures.runs))
     widths[BASIN] = width(len(figures.basins)) if len(figures.basins) > 1 else 1.0
     spread = np.zeros((resamples, len(DIMENSIONS) + 1))
@@ -217,7 +217,7 @@ def _lead(leader: _Judged, other: _Judged) -> tuple[float, float, float]:
 
 
 def _tie(judged: Sequence[_Judged], probabilities: Sequence[float]) -> list[str]:
-    """The fewest whose probabilities add up to `SURE`, the likeliest first, at least two; in the order of the ranking."""
+    """The fewest and likeliest whose probabilities add up to `SURE`, at least two; in the order of the ranking."""
     likeliest = sorted(range(len(judged)), key=lambda i: (-probabilities[i], i))
     tie: list[int] = []
     reached = 0.0

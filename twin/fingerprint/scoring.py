@@ -32,6 +32,8 @@ CHANCE_CORRELATION, FULL_CORRELATION = 0.2, 0.8
 """The best of 51 lags has about 0.2 by chance; from 0.8 on a run has full marks."""
 ALIKE_TICKS = 5_000
 """Runs that converge so far apart are not alike."""
+MOST_TICKS = 1 << 40
+"""Later times of convergence count as this one, so that sums of them stay within 64 bits."""
 ALIKE_MICRO = 400_000
 """Runs whose jitters have a ratio of exp(0.4) or more, which is a CV of about 0.35, are not alike."""
 DEEP_SIGMAS = 32.0
@@ -128,7 +130,7 @@ def _row(run: Run) -> _Row:
     return _Row(
         0.0 if score is None else _clipped(score / FULL_SCORE),
         0.0 if correlation is None else correlation_credit(correlation),
-        int(time_ticks) if run.get("converged") and time_ticks is not None else None,
+        min(int(time_ticks), MOST_TICKS) if run.get("converged") and time_ticks is not None else None,
         None if jitter_ns is None else round(1e6 * log(jitter_ns)),
         1 if run.get("jitter_is_white") else 0,
     )
