@@ -127,8 +127,10 @@ def test_the_least_of_five_of_a_normal_distribution() -> None:
 @given(
     st.lists(st.tuples(st.none() | st.integers(-2_000, 2_000), st.integers(0, 3)), min_size=1, max_size=12),
     st.integers(1, 1_500),
+    st.integers(0, 2),
 )
-def test_alike_is_the_mean_over_all_pairs(runs: list[tuple[int | None, int]], scale: int) -> None:
+def test_alike_is_the_mean_over_all_pairs(runs: list[tuple[int | None, int]], scale: int, imagined: int) -> None:
+    runs = [*runs, (None, imagined)]
     assume(sum(count for _, count in runs) > 0)
     drawn = [i for i, (_, count) in enumerate(runs) for _ in range(count)]
     pairs = [(i, j) for i in drawn for j in drawn if i != j]
@@ -141,7 +143,7 @@ def test_alike_is_the_mean_over_all_pairs(runs: list[tuple[int | None, int]], sc
     found = sorted((mark, i) for i, (mark, _) in enumerate(runs) if mark is not None)
     marks, owners = np.zeros(len(runs), dtype=np.int64), np.zeros(len(runs), dtype=np.int64)
     marks[: len(found)], owners[: len(found)] = [m for m, _ in found], [i for _, i in found]
-    counts = np.array([count for _, count in runs], dtype=np.int64)
+    counts = np.array([count for _, count in runs[:-1]], dtype=np.int64)
     assert alike(marks, owners, len(found), scale, counts, len(drawn)) == pytest.approx(expected, abs=1e-12)
 
 

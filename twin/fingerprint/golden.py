@@ -114,7 +114,7 @@ def spread_about(drawn: Floats, scores: Floats, widths: Floats, weights: Floats,
             total += drawn[k, i] - first
         mean = scores[BASIN] if i == BASIN else first + total / count
         for k in range(count):
-            value = scores[i] + widths[i] * (drawn[k, i] - mean)
+            value = min(1.0, max(0.0, scores[i] + widths[i] * (drawn[k, i] - mean)))
             spread[k, i] = value
             spread[k, dimensions] += 100.0 * weights[i] * value
 

@@ -190,12 +190,16 @@ def alike(marks: Integers, owners: Integers, present: int, scale: int, counts: I
     """Root of the mean of max(0, 1 - |a - b| / scale) over all pairs of draws of different runs.
 
     A pair with a run that has no mark adds 0, so that without spread this is the share of runs with a mark, but for
-    1 / n. `marks` rise up to `present`, number i is there counts[owners[i]] times; one pass with a window that holds
-    the marks less than `scale` below. Integers, so exact. Where all draws are of one run: 1 if it has a mark, else 0.
+    1 / n; what `counts` do not have of the `draws` is one more such run. `marks` rise up to `present`, number i is
+    there counts[owners[i]] times; one pass with a window that holds the marks less than `scale` below. Integers, so
+    exact. Where all draws are of one run: 1 if it has a mark, else 0.
     """
     pairs = draws * draws
+    imagined = draws
     for i in range(len(counts)):
         pairs -= counts[i] * counts[i]
+        imagined -= counts[i]
+    pairs -= imagined * imagined
     if pairs == 0:
         for i in range(present):
             if counts[owners[i]] > 0:
@@ -232,12 +236,17 @@ def score_runs(
     draws: int,
     scores: Floats,
 ) -> None:
-    """Write the dimensions that runs decide, when run k is there counts[k] times (`draws` in all)."""
+    """Write the dimensions that runs decide, when run k is there counts[k] times (one or more in all).
+
+    What is missing to `draws` are draws of an imagined run that did not converge. It has no score and no correlation.
+    """
     whites = 0
+    real = 0
     for i in range(len(white)):
         whites += counts[i] * white[i]
-    scores[STABILITY] = least_of_five(values[0], places[0], counts, draws)
-    scores[COUPLING] = least_of_five(values[1], places[1], counts, draws)
+        real += counts[i]
+    scores[STABILITY] = least_of_five(values[0], places[0], counts, real)
+    scores[COUPLING] = least_of_five(values[1], places[1], counts, real)
     scores[CONVERGENCE] = alike(marks[0], owners[0], present[0], scales[0], counts, draws)
     steady = alike(marks[1], owners[1], present[1], scales[1], counts, draws)
     scores[JITTER] = 0.5 * steady + 0.5 * (whites / draws)
@@ -257,15 +266,21 @@ def resample(
     basins: Floats,
     resamples: Floats,
 ) -> None:
-    """Fill (number of resamples, 5) with the scores of runs and seeds of kicks drawn anew, with replacement."""
+    """Fill (number of resamples, 5) with the scores of runs and seeds of kicks drawn anew, with replacement.
+
+    Half a run that failed is imagined among the runs, as Jeffreys' prior has it: that all of n runs converged does not
+    say that every one will, but without it no resample would know.
+    """
     n = len(white)
     seeds = len(basins)
-    counts = np.zeros(n, dtype=np.int64)
+    counts = np.zeros(n + 1, dtype=np.int64)
     for k in range(len(resamples)):
         counts[:] = 0
         for i in range(n):
-            counts[(draw32(run_keys[0], run_keys[1], k * n + i) * n) >> 32] += 1
-        score_runs(values, places, marks, owners, present, scales, white, counts, n, resamples[k])
+            counts[(draw32(run_keys[0], run_keys[1], k * n + i) * (2 * n + 1)) >> 33] += 1
+        if counts[n] == n:
+            counts[0] = 1
+        score_runs(values, places, marks, owners, present, scales, white, counts[:n], n, resamples[k])
         total = 0.0
         for i in range(seeds):
             total += basins[(draw32(seed_keys[0], seed_keys[1], k * seeds + i) * seeds) >> 32]
