@@ -16,10 +16,12 @@ FUSED = re.compile(r"\b(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls)\w*)\b")
 def main() -> None:
     began = time.perf_counter()
     import numpy as np
+    from golden_samples import Distribution
     from running import run, shipped_scenario
     from strategies import LIMITS, SCENARIO, view
 
     from twin.control.foresight import Foresight
+    from twin.fingerprint.golden import golden
     from twin.kernels import Stream, exp, log, power, tanh
     from twin.learn.forecast import Predictor
     from twin.learn.policy import Policy
@@ -35,6 +37,7 @@ def main() -> None:
     for predictor in ("loads", "temperatures"):
         run(replace(faults, learn=replace(faults.learn, enabled=True, authority_percent=100, predictor=predictor)))
     Predictor(1, 1, Stream(1, "compile")).conditional(np.zeros((1, 5)))
+    assert golden({"a": Distribution().draw(np.random.default_rng(1), 3)}, resamples=100)["golden"] == "a"
     for used in (exp(1.0), log(2.0), tanh(0.5), power(2.0, 0.5)):
         assert used
     took = time.perf_counter() - began

@@ -76,7 +76,7 @@ def _judge(name: str, candidate: Candidate, seed: int, resamples: int) -> _Judge
     if figures.runs == 1:
         return _Judged(name, figures, scores, total, None)
     drawn = np.zeros((resamples, len(DIMENSIONS)))
-    resample(stream_key_array(seed, f"golden.{name}"), stream_key_array(seed, f"golden.{name}.kicks"), *figures, drawn)
+    resample(stream_key_array(seed, f"golden.{name}"), stream_key_array(seed, f"golden_kicks.{name}"), *figures, drawn)
     widths = np.full(len(DIMENSIONS), width(figures.runs))
     widths[BASIN] = width(len(figures.basins)) if len(figures.basins) > 1 else 1.0
     spread = np.zeros((resamples, len(DIMENSIONS) + 1))
@@ -101,7 +101,10 @@ def width(count: int) -> float:
 
 @kernel
 def spread_about(drawn: Floats, scores: Floats, widths: Floats, weights: Floats, spread: Floats) -> None:
-    """Move resamples (n, 5) so that their means are `scores`, widen them, and add the total in points: (n, 6)."""
+    """Move resamples (n, 5) so that their means are `scores`, widen them, and add the total in points: (n, 6).
+
+    The basin is a mean of its seeds, which no resample moves: it stays, so that candidates that are equal stay so.
+    """
     count = len(drawn)
     dimensions = len(scores)
     for i in range(dimensions):
@@ -109,9 +112,9 @@ def spread_about(drawn: Floats, scores: Floats, widths: Floats, weights: Floats,
         total = 0.0
         for k in range(count):
             total += drawn[k, i] - first
-        mean = first + total / count
+        mean = scores[BASIN] if i == BASIN else first + total / count
         for k in range(count):
-            value = scores[i] + widths[i] * (drawn[k, i] - mean)
+            value = min(1.0, max(0.0, scores[i] + widths[i] * (drawn[k, i] - mean)))
             spread[k, i] = value
             spread[k, dimensions] += 100.0 * weights[i] * value
 
@@ -214,16 +217,16 @@ def _lead(leader: _Judged, other: _Judged) -> tuple[float, float, float]:
 
 
 def _tie(judged: Sequence[_Judged], probabilities: Sequence[float]) -> list[str]:
-    """The fewest whose probabilities add up to `SURE`, at least two; the likeliest first, then by rank."""
-    order = sorted(range(len(judged)), key=lambda i: (-probabilities[i], i))
-    tie: list[str] = []
+    """The fewest and likeliest whose probabilities add up to `SURE`, at least two; in the order of the ranking."""
+    likeliest = sorted(range(len(judged)), key=lambda i: (-probabilities[i], i))
+    tie: list[int] = []
     reached = 0.0
-    for i in order:
+    for i in likeliest:
         if len(tie) >= 2 and reached >= SURE - 1e-9:
             break
-        tie.append(judged[i].name)
+        tie.append(i)
         reached += probabilities[i]
-    return tie
+    return [judged[i].name for i in sorted(tie)]
 
 
 def _why_golden(leader: _Judged, probability: float, leads: Sequence[tuple[str, float, float, float]]) -> str:

@@ -4,7 +4,8 @@ Three forms, so that what gets better never costs:
 
 * `least_of_five`: the mean of the worst of five runs drawn at random. It is the mean less what spread takes away; a run
   that gets better never lowers it, which cannot be said of a mean less its standard deviation.
-* `alike`: how much two different runs drawn at random are alike, where a run without the figure is like no other.
+* `alike`: how much two different runs drawn at random are alike, where a run without the figure is like no other; its
+  root, so that runs without spread have the share of them that has the figure.
 * a share of runs.
 
 docs/fingerprint_golden.md has the formulas and their sources.
@@ -29,8 +30,12 @@ STABILITY, CONVERGENCE, COUPLING, BASIN, JITTER = range(len(DIMENSIONS))
 FULL_SCORE = 100.0
 CHANCE_CORRELATION, FULL_CORRELATION = 0.2, 0.8
 """The best of 51 lags has about 0.2 by chance; from 0.8 on a run has full marks."""
+LEAST_OF = 5
+"""So many runs are compared by `least_of_five`."""
 ALIKE_TICKS = 5_000
 """Runs that converge so far apart are not alike."""
+MOST_TICKS = 1 << 40
+"""Later times of convergence count as this one, so that sums of them stay within 64 bits."""
 ALIKE_MICRO = 400_000
 """Runs whose jitters have a ratio of exp(0.4) or more, which is a CV of about 0.35, are not alike."""
 DEEP_SIGMAS = 32.0
@@ -127,7 +132,7 @@ def _row(run: Run) -> _Row:
     return _Row(
         0.0 if score is None else _clipped(score / FULL_SCORE),
         0.0 if correlation is None else correlation_credit(correlation),
-        int(time_ticks) if run.get("converged") and time_ticks is not None else None,
+        min(int(time_ticks), MOST_TICKS) if run.get("converged") and time_ticks is not None else None,
         None if jitter_ns is None else round(1e6 * log(jitter_ns)),
         1 if run.get("jitter_is_white") else 0,
     )
@@ -160,31 +165,41 @@ def basin(of_seed: Mapping[str, Ladder]) -> float:
 
 @kernel
 def least_of_five(values: Floats, places: Integers, counts: Integers, draws: int) -> float:
-    """Mean of the least of five values drawn with replacement; `values` rise, and i is there counts[places[i]] times.
+    """Mean of the least of five different draws (of all, where there are fewer than five).
 
-    The integral of S(x)^5, S being the share above x (MINVAR of Cherny and Madan, "New measures for performance
-    evaluation", 2009). Equal values give their value to the last bit.
+    `values` rise, and value i was drawn counts[places[i]] times, `draws` in all. The estimate without bias of the
+    integral of S(x)^5, S being the share above x (MINVAR of Cherny and Madan, "New measures for performance
+    evaluation", 2009), so that few runs are worth what many are. Equal values give their value to the last bit.
     """
     above = draws
     result = float(values[0])
+    five = min(LEAST_OF, draws)
     for i in range(1, len(values)):
         above -= counts[places[i - 1]]
-        share = above / draws
-        square = share * share
-        result += (values[i] - values[i - 1]) * (square * square * share)
+        if above < five:
+            break
+        share = 1.0
+        for k in range(five):
+            share = share * (above - k) / (draws - k)
+        result += (values[i] - values[i - 1]) * share
     return result
 
 
 @kernel
 def alike(marks: Integers, owners: Integers, present: int, scale: int, counts: Integers, draws: int) -> float:
-    """Mean of max(0, 1 - |a - b| / scale) over all pairs of draws of different runs; runs without a mark add 0.
+    """Root of the mean of max(0, 1 - |a - b| / scale) over all pairs of draws of different runs.
 
-    `marks` rise up to `present`, number i is there counts[owners[i]] times; one pass with a window that holds the marks
-    less than `scale` below. Integers, so exact. Where all draws are of one run: 1 if it has a mark, else 0.
+    A pair with a run that has no mark adds 0, so that without spread this is the share of runs with a mark, but for
+    1 / n; what `counts` do not have of the `draws` is one more such run. `marks` rise up to `present`, number i is
+    there counts[owners[i]] times; one pass with a window that holds the marks less than `scale` below. Integers, so
+    exact. Where all draws are of one run: 1 if it has a mark, else 0.
     """
     pairs = draws * draws
+    imagined = draws
     for i in range(len(counts)):
         pairs -= counts[i] * counts[i]
+        imagined -= counts[i]
+    pairs -= imagined * imagined
     if pairs == 0:
         for i in range(present):
             if counts[owners[i]] > 0:
@@ -205,7 +220,7 @@ def alike(marks: Integers, owners: Integers, present: int, scale: int, counts: I
         total += count * (weight * (scale - mark) + moment)
         weight += count
         moment += count * mark
-    return 2 * total / (pairs * scale)
+    return float(np.sqrt(2 * total / (pairs * scale)))
 
 
 @kernel
@@ -221,12 +236,17 @@ def score_runs(
     draws: int,
     scores: Floats,
 ) -> None:
-    """Write the dimensions that runs decide, when run k is there counts[k] times (`draws` in all)."""
+    """Write the dimensions that runs decide, when run k is there counts[k] times (one or more in all).
+
+    What is missing to `draws` are draws of an imagined run that did not converge. It has no score and no correlation.
+    """
     whites = 0
+    real = 0
     for i in range(len(white)):
         whites += counts[i] * white[i]
-    scores[STABILITY] = least_of_five(values[0], places[0], counts, draws)
-    scores[COUPLING] = least_of_five(values[1], places[1], counts, draws)
+        real += counts[i]
+    scores[STABILITY] = least_of_five(values[0], places[0], counts, real)
+    scores[COUPLING] = least_of_five(values[1], places[1], counts, real)
     scores[CONVERGENCE] = alike(marks[0], owners[0], present[0], scales[0], counts, draws)
     steady = alike(marks[1], owners[1], present[1], scales[1], counts, draws)
     scores[JITTER] = 0.5 * steady + 0.5 * (whites / draws)
@@ -246,15 +266,21 @@ def resample(
     basins: Floats,
     resamples: Floats,
 ) -> None:
-    """Fill (number of resamples, 5) with the scores of runs and seeds of kicks drawn anew, with replacement."""
+    """Fill (number of resamples, 5) with the scores of runs and seeds of kicks drawn anew, with replacement.
+
+    Half a run that failed is imagined among the runs, as Jeffreys' prior has it: that all of n runs converged does not
+    say that every one will, but without it no resample would know.
+    """
     n = len(white)
     seeds = len(basins)
-    counts = np.zeros(n, dtype=np.int64)
+    counts = np.zeros(n + 1, dtype=np.int64)
     for k in range(len(resamples)):
         counts[:] = 0
         for i in range(n):
-            counts[(draw32(run_keys[0], run_keys[1], k * n + i) * n) >> 32] += 1
-        score_runs(values, places, marks, owners, present, scales, white, counts, n, resamples[k])
+            counts[(draw32(run_keys[0], run_keys[1], k * n + i) * (2 * n + 1)) >> 33] += 1
+        if counts[n] == n:
+            counts[0] = 1
+        score_runs(values, places, marks, owners, present, scales, white, counts[:n], n, resamples[k])
         total = 0.0
         for i in range(seeds):
             total += basins[(draw32(seed_keys[0], seed_keys[1], k * seeds + i) * seeds) >> 32]

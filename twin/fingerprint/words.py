@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from twin.fingerprint.configuration import configuration_fingerprint, depth_sigmas, ladders
 from twin.fingerprint.scoring import (
     BASIN,
@@ -84,7 +86,7 @@ def _coupling_words(candidate: Candidate, common: dict[str, Any]) -> str:
 def _convergence(worth: float, earned: float, figures: Figures, common: dict[str, Any]) -> str:
     """Runs that do not converge cost the pairs that they are in; spread costs the rest."""
     runs, there = figures.runs, int(figures.present[0])
-    both = worth * (there * (there - 1) / (runs * (runs - 1)) if runs > 1 else there)
+    both = worth * (float(np.sqrt(there * (there - 1) / (runs * (runs - 1)))) if runs > 1 else there)
     words = f"{_head('Convergence', worth, earned)}: {there} of {runs} runs converge, which {_cost(worth - both)}"
     mean, deviation = common["convergence_time_mean_ticks"], common["convergence_time_std_ticks"]
     if there > 1:
