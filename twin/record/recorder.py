@@ -46,6 +46,8 @@ TICK_COLUMNS = (
     Column("decay_slope_q48", "u64"),
     Column("window_width", "u32"),
 )
+TICK_NAMES = tuple(column.name for column in TICK_COLUMNS[2:])
+"""The columns that the heartbeat captures, in the order of `twin.heart.ticks`."""
 
 
 def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sensors: tuple[str, ...]) -> list[Column]:
@@ -140,21 +142,7 @@ class RunRecorder:
             {
                 "run_id": 0,
                 "config": self._config,
-                "tick_number": captured[ticks.C_TICK],
-                "tick_ns": captured[ticks.C_ASKED],
-                "tick_interval_ns": captured[ticks.C_PASSED],
-                "elapsed_ns": captured[ticks.C_ELAPSED],
-                "lateness_ns": lateness,
-                "load_ppm": captured[ticks.C_LOAD],
-                "word_executions_delta": captured[ticks.C_WORDS],
-                "cache_hits_delta": captured[ticks.C_CACHE_HITS],
-                "bucket_hits_delta": captured[ticks.C_BUCKET_HITS],
-                "predictions_delta": captured[ticks.C_PREDICTIONS],
-                "prefetch_hits_delta": captured[ticks.C_PREFETCH_HITS],
-                "hot_word_count": captured[ticks.C_HOT],
-                "heat_total_q48": captured[ticks.C_TOTAL],
-                "decay_slope_q48": captured[ticks.C_SLOPE],
-                "window_width": captured[ticks.C_WINDOW],
+                **dict(zip(TICK_NAMES, captured, strict=True)),
             }
         )
         self._summary.ticks(captured[ticks.C_WORDS], lateness)
