@@ -18,8 +18,8 @@ from twin.scenario import Scenario
 def fingerprint_figures(repeat: int, scenario: Scenario) -> dict[str, float]:
     """Medians of `repeat` measurements.
 
-    `fingerprint_100k_ms`: the fingerprint of 100,000 ticks of the scenario's heartbeat with all loops, under a load that
-    changes every 100 ms. Interpreted, a tenth of them, and ten times what that takes.
+    `fingerprint_100k_ms`: the fingerprint of 100,000 ticks of the scenario's heartbeat with all loops, under a load
+    that changes every 100 ms. Interpreted, a tenth of them, and ten times what that takes.
     """
     share = 1 if MODE == "numba" else 10
     captured = _ticks(scenario, 100_000 // share)
