@@ -11,6 +11,7 @@ from run_ticks import run_ticks
 
 from twin.fingerprint.run import run_fingerprint
 from twin.heart import ticks
+from twin.kernels import Stream
 from twin.record.recorder import TICK_NAMES
 
 WORDS = 512
@@ -76,6 +77,26 @@ def anything(seed: int, count: int) -> np.ndarray:
     if rng.random() < 0.5:
         found[ticks.C_CACHE_HITS] = 50 + rng.integers(0, 3, count)
         found[ticks.C_BUCKET_HITS] = 9
+    return found
+
+
+def dealt(count: int) -> np.ndarray:
+    """Ticks from our own random stream by integers alone: the same on every machine and with every NumPy."""
+    stream = Stream(1, "tests.fingerprint")
+    found = np.zeros((ticks.COLUMNS, count), dtype=np.int64)
+    elapsed = late = 0
+    load = 500_000
+    for t in range(count):
+        before, late = late, stream.below(20_000)
+        load = min(1_000_000, max(0, load + stream.between(-20_000, 20_000)))
+        asked = 600_000 + load
+        elapsed += asked + late - before
+        words = 150 + stream.below(40)
+        hits = words * (60 + stream.below(5) + 30 * min(t, 2_000) // 2_000) // 100
+        found[:, t] = (
+            t, asked, asked + late - before, elapsed, late, load, words, hits, words - hits, 90, 80,
+            50 + stream.below(7), (load << 8) + stream.below(1 << 20), 6 + t // 4_000, 4_096 - 64 * (t // 3_000),
+        )  # fmt: skip
     return found
 
 

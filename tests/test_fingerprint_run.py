@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fingerprint_samples import WORDS, answering, anything, busy
+from fingerprint_samples import WORDS, answering, anything, busy, dealt, digest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +26,9 @@ MACHINE: dict[str, Any] = {
     "throttle_ratio": 0.25, "failsafe_ratio": 0.0, "fps_mean": None, "latency_p99_us": None,
     "reasons": {"fps_mean": "no frame rate was ever read", "latency_p99_us": "no frame latency was ever read"},
 }  # fmt: skip
+
+GOLDEN = "6d604b55d0f068b1"
+"""The digest of a fingerprint. One that changes without need is a fault; with need, it belongs into CHANGELOG.md."""
 
 
 def fingerprint(captured: np.ndarray | None, **machine: Any) -> dict[str, Any]:
@@ -236,6 +239,13 @@ def test_the_same_bits_compiled_and_interpreted() -> None:
         said.append(done.stdout)
     assert said[0] == said[1]
     assert len(set(said[0].split())) == 14
+
+
+def test_the_same_bits_on_every_machine() -> None:
+    found = fingerprint(dealt(15_000))
+    check(found)
+    assert found["converged"] is True
+    assert digest_of(found) == GOLDEN, found
 
 
 def test_nine_digits_leave() -> None:
