@@ -110,6 +110,16 @@ def test_a_run_that_kept_some_ticks_says_how_to_get_the_others(thin, whole, tmp_
     refused(2, ["the ticks of another run"], command("fingerprint", thin[0], "--ticks", other))
 
 
+def test_a_run_with_more_ticks_than_are_kept_knows_what_the_machine_did(tmp_path, monkeypatch) -> None:
+    for module in ("run", "fingerprint"):
+        monkeypatch.setattr(f"twin.cli.{module}.MOST_TICKS", 5_000)
+    figures = answer(*RUN, "--out", tmp_path / "run")["fingerprint"]
+    assert figures["overall_stability_score"] is None
+    assert "the run has more than" in figures["reasons"]["converged"]
+    assert figures["energy_joules"] > 0
+    assert answer("fingerprint", tmp_path / "run")["equal"] is True
+
+
 def test_what_is_no_run(tmp_path, whole) -> None:
     refused(2, ["is not a directory"], command("fingerprint", tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()

@@ -92,7 +92,9 @@ def test_a_step_is_risen_when_95_percent_of_the_window_is_over_it() -> None:
     assert response(np.full(5_000, 7.0), 7.0).rise_ticks == 0
     assert response(np.full(5_000, 7.0), 7.0).settling_ticks == 0
     assert response(np.full(5_000, 1.0), 7.0).rise_ticks is None
-    # What starts within 5 % has risen.
+    # What starts within 5 % has risen, at 5 % itself too.
+    assert response(np.where(TICKS < 3, 95.0, 100.0), 100.0).rise_ticks == 0
+    assert response(np.where(TICKS < 3, 94.9, 100.0), 100.0).rise_ticks == 255
     assert response(np.where(TICKS < 3, 86.0, 90.0), 90.0).rise_ticks == 0
 
 

@@ -36,6 +36,11 @@ def test_a_quarter_of_a_period_later_a_sinusoid_is_its_cosine() -> None:
     assert r == pytest.approx(1.0, abs=1e-12)
 
 
+def test_of_equal_ones_the_smallest_lag_counts() -> None:
+    turning = np.tile([1.0, -1.0], 128)
+    assert coupling(turning, turning) == (1.0, 0)
+
+
 def test_noise_lowers_r_as_the_variances_say() -> None:
     """y[t] = x[t - 12] + noise of the same variance, x an AR(1): r = 1 / sqrt(2) at lag 12, and phi^k away from it."""
     rng = np.random.default_rng(5)
