@@ -22,12 +22,14 @@ def main() -> None:
 
     from twin.control.foresight import Foresight
     from twin.fingerprint.golden import golden
+    from twin.fingerprint.run import warm_up
     from twin.kernels import Stream, exp, log, power, tanh
     from twin.learn.forecast import Predictor
     from twin.learn.policy import Policy
     from twin.learn.quantised import Quantised
     from twin.scenario import Learn
 
+    warm_up()
     policy, state = Policy(Learn(batch=1), 1), np.zeros((1, 8))
     policy.learn(policy.choose(state[0]), 0, state[0], False)
     assert Quantised.of(policy.shape, policy.online, state).report(state).states == 1

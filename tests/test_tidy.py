@@ -50,7 +50,9 @@ def test_no_clock_no_chance_no_libm(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sources("twin/control", "twin/heart", "twin/learn", "twin/pool", "twin/loop.py"), ids=lambda path: path.name
+    "path",
+    sources("twin/control", "twin/fingerprint", "twin/heart", "twin/learn", "twin/pool", "twin/loop.py"),
+    ids=lambda path: path.name,
 )
 def test_nobody_above_the_seam_asks_where_it_runs(path: Path) -> None:
     text = path.read_text()

@@ -60,11 +60,10 @@ class Run:
         """One row a heartbeat tick, columns as in schema `tick/1`, without `run_id` and `config`."""
         import pandas as pd
 
-        from twin.record.recorder import TICK_COLUMNS
+        from twin.record.recorder import TICK_NAMES
 
         assert self.recorded.captured is not None
-        names = [column.name for column in TICK_COLUMNS[2:]]
-        return pd.DataFrame(dict(zip(names, self.recorded.captured, strict=True)))
+        return pd.DataFrame(dict(zip(TICK_NAMES, self.recorded.captured, strict=True)))
 
     @property
     def control(self) -> pd.DataFrame:

@@ -179,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("csv", "json", "parquet"), default="csv", help="default: csv")
     export.add_argument("--out", metavar="DIR", type=_folder, help="where to (default: export/ in the run directory)")
 
+    fingerprint = add("fingerprint", "compute a run's fingerprint from its ticks, and compare it with the recorded one")
+    fingerprint.add_argument("run", metavar="RUN", help="a run directory")
+    fingerprint.add_argument(
+        "--ticks", metavar="DIR", type=_folder, help="where its ticks are (default: RUN), if RUN kept not all of them"
+    )
+
     status = add("status", "what was found on this machine, what is off, and why")
     status.add_argument(
         "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and proc (default: /)"

@@ -20,6 +20,7 @@ import simpy
 from hardware.interface import Applied, Command, Readings
 from twin.cli import DONE, output
 from twin.cli.backends import simulated
+from twin.cli.benchmark_fingerprint import fingerprint_figures
 from twin.cli.benchmark_learn import learn_figures
 from twin.cli.benchmark_pool import BY_LIVE_BLOCKS, pool_figures
 from twin.cli.run import versions
@@ -58,6 +59,7 @@ def main(options: argparse.Namespace) -> int:
         **_decision_figures(repeat, short, "decision_baseline_us"),
         **pool_figures(repeat),
         **learn_figures(repeat),
+        **fingerprint_figures(repeat, scenario),
         **_hundred_seconds(repeat),
         "kernels": MODE,
         "versions": versions(),

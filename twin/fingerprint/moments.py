@@ -146,8 +146,7 @@ def _correlations(columns: tuple[Integers, ...], there: list[int], count: int, s
     for i in there:
         found[i, i] = 1.0
         for j in (each for each in there if each < i):
-            both, one, other = (rows[a][b] - rows[a][size] * rows[b][size] / count for a, b in ((i, j), (i, i), (j, j)))
-            r = both / float(np.sqrt(one) * np.sqrt(other))
+            r = rows[i][j] / float(np.sqrt(rows[i][i]) * np.sqrt(rows[j][j]))
             found[i, j] = found[j, i] = min(1.0, max(-1.0, r))
     return found
 

@@ -47,6 +47,8 @@ TICK_COLUMNS = (
     Column("decay_slope_q48", "u64"),
     Column("window_width", "u32"),
 )
+TICK_NAMES = tuple(column.name for column in TICK_COLUMNS[2:])
+"""The columns that the heartbeat captures, in the order of `twin.heart.ticks`."""
 
 
 def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sensors: tuple[str, ...]) -> list[Column]:
@@ -78,9 +80,7 @@ def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sen
 
 def tick_block(captured: Integers, run_id: int, config: str) -> dict[str, Integers | int | str]:
     """Captured ticks (shape COLUMNS x n) as rows of the tick table of run `run_id`, whose loops are `config`."""
-    names = [column.name for column in TICK_COLUMNS[2:]]
-    block: dict[str, Integers | int | str] = {"run_id": run_id, "config": config}
-    return block | {name: captured[place] for place, name in enumerate(names)}
+    return {"run_id": run_id, "config": config, **dict(zip(TICK_NAMES, captured, strict=True))}
 
 
 def control_row(cycle: Cycle, outputs: Sequence[str], sensors: int) -> list[int | str | None]:
