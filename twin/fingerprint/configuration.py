@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from twin.fingerprint.series import rounded
 from twin.kernels import Floats, kernel
 
 SCHEMA = "configuration/1"
@@ -15,7 +16,6 @@ COUPLED_MEAN = 0.8
 """A correlation of load and heartbeat from here on is a coupling."""
 COUPLED_DEVIATION = 0.05
 """It is stable when it deviates no more than this from run to run."""
-SIGNIFICANT_DIGITS = 9
 KINDS = ("heat_burst", "load_pulse", "window_reset", "hot_ambient")
 """Ways to kick a steady run."""
 
@@ -105,11 +105,6 @@ def mean_and_deviation(values: Floats) -> tuple[float, float]:
         away = values[i] - first - shift
         squares += away * away
     return first + shift, np.sqrt(squares / (count - 1)) if count > 1 else 0.0
-
-
-def rounded(value: float) -> float:
-    """`value` to 9 significant digits, which is what leaves."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def number(run: Run, field: str) -> float | None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twin.fingerprint.configuration import rounded
 from twin.fingerprint.scoring import BASIN, DIMENSIONS, WEIGHTS, Candidate, Figures, figures_of, resample, score
+from twin.fingerprint.series import rounded
 from twin.fingerprint.words import justification, listed
 from twin.kernels import Floats, kernel, stream_key_array
 
