@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin.fingerprint.series import NotKnown
-from twin.fingerprint.spectrum import hann, resample, spectrum
+from twin.fingerprint.spectrum import hann, peak_and_entropy, resample, spectrum
 
 MS = 1_000_000
 
@@ -101,6 +101,14 @@ def test_the_window_and_the_lines_are_those_of_scipy_and_numpy() -> None:
     out = np.zeros(int(times[-1] - times[0]) // 77 + 1)
     resample(times, values, 77, out)
     assert out == pytest.approx(np.interp(times[0] + 77 * np.arange(len(out)), times, values), abs=1e-12)
+
+
+@pytest.mark.parametrize("place", [17.0, 17.3, 16.6, 40.49])
+def test_between_bins_a_peak_shaped_like_a_bell_is_found_exactly(place: float) -> None:
+    """The logarithm of a bell is a parabola."""
+    out = np.zeros(2)
+    peak_and_entropy(np.exp(-((np.arange(129) - place) ** 2) / 5.0), out)
+    assert out[0] == pytest.approx(place, abs=1e-10)
 
 
 def test_of_samples_at_one_time_the_last_counts() -> None:
