@@ -138,6 +138,18 @@ def test_the_figures_of_a_made_up_run_are_those_it_was_made_with() -> None:
     assert found["overall_stability_score"] == pytest.approx((found["jitter_score"] + 200) / 3, rel=1e-8)
 
 
+def test_converging_early_and_holding_count_alike() -> None:
+    captured = answering(30_000)
+    noisy = np.isin(np.arange(30_000) // 1_000, (0, 1, 2, 15, 16, 17, 18, 25))
+    captured[ticks.C_CACHE_HITS, noisy] = np.where(np.arange(noisy.sum()) % 2, 80, 200)
+    captured[ticks.C_BUCKET_HITS] = 200 - captured[ticks.C_CACHE_HITS]
+    found = fingerprint(captured)
+    # Blocks 3 to 12 made it steady; 12 of the 17 after that are quiet.
+    assert found["convergence_time_ticks"] == 3_000
+    assert found["convergence_hold_ratio"] == pytest.approx(12 / 17, rel=1e-8)
+    assert found["convergence_score"] == pytest.approx(50 * 0.9 + 50 * 12 / 17, rel=1e-8)
+
+
 def test_metrics_are_those_of_the_derived_columns() -> None:
     assert tuple(name.replace("heat_total_q48", "avg_word_heat") for name in STORED_METRICS) == METRICS
 
