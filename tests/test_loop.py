@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,22 @@ def test_ticks_that_could_not_be_recorded_are_not_handed_over_again() -> None:
 
 def test_load_is_refused_while_somebody_else_writes_the_port(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
-    write_application(tmp_path, 1, {"words_offered_per_second": 5})
+    over = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.wait(0.1):
+            number += 1
+            write_application(tmp_path, number, {"words_offered_per_second": 5})
+
+    writer = threading.Thread(target=write)
+    writer.start()
     out = tmp_path / "run-of-mine"
-    done = twin("run", "idle", "--backend", "linux", "--root", tmp_path, "--load", "--out", out, check=False)
+    try:
+        done = twin("run", "idle", "--backend", "linux", "--root", tmp_path, "--load", "--out", out, check=False)
+    finally:
+        over.set()
+        writer.join()
     assert done.returncode == 2
     assert "is being written by another program or run" in done.stderr
     assert not out.exists()
