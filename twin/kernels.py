@@ -45,7 +45,7 @@ def _choose_mode() -> str:
 MODE: str = _choose_mode()
 """`numba` or `python`."""
 
-KEPT_CACHES = 4
+KEPT_CACHES = 16
 """How many states of the sources keep their compiled kernels."""
 
 
