@@ -14,8 +14,8 @@ from strategies import LIMITS, SCENARIO, WIRING, readings, view
 
 from hardware.interface import Status
 from twin.control.choose import ControllerError, make_controller
-from twin.control.gate import Gate, GateSettings
-from twin.control.model import ThermalModel, conduct, pull, step
+from twin.control.gate import LAGGED, NOTHING, SUSPECTED, Gate, GateSettings, compare, suspicion
+from twin.control.model import ThermalModel, conduct, pull, settle, step
 from twin.control.pid import Pid
 from twin.control.rules import RulesPid
 from twin.control.signals import Signals
@@ -70,16 +70,20 @@ def test_a_jump_is_not_believed_once_and_a_new_level_then_is(sign) -> None:
 
 @given(st.integers(6_001, 60_000), st.sampled_from([1, -1]))
 def test_parting_from_the_model_twice_is_suspicious_and_agreeing_again_is_not(apart, sign) -> None:
-    one = gate()
-    one.see(50_000, Status.OK, 0, 0)
-    one.compare(50_000 - sign * apart)
-    assert not one.suspicion
-    one.compare(50_000 - sign * apart)
-    assert ("hotter" if sign > 0 else "colder") in one.suspicion
-    one.compare(50_000 - sign * 4_000)
-    assert one.suspicion  # not yet below half the tolerance
-    one.compare(50_000 - sign * 2_000)
-    assert not one.suspicion
+    sensors = np.array([[6_000, 50_000 - sign * apart, 0, 0]])
+    compare(sensors, 0, 50_000)
+    assert not sensors[0, SUSPECTED]
+    compare(sensors, 0, 50_000)
+    assert sensors[0, SUSPECTED] == sign * apart
+    assert ("hotter" if sign > 0 else "colder") in suspicion("cpu", int(sensors[0, SUSPECTED]))
+    sensors[0, LAGGED] = 50_000 - sign * 4_000
+    compare(sensors, 0, 50_000)
+    assert sensors[0, SUSPECTED] == sign * 4_000  # not yet below half the tolerance
+    compare(sensors, 0, NOTHING)
+    assert sensors[0, SUSPECTED] == sign * 4_000
+    sensors[0, LAGGED] = 50_000 - sign * 2_000
+    compare(sensors, 0, 50_000)
+    assert not sensors[0, SUSPECTED]
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -118,7 +122,12 @@ def test_a_reference_sensor_pulls_its_node_and_then_the_room() -> None:
 def test_the_model_begins_where_the_machine_is() -> None:
     """A node that nobody measures begins between its neighbours, as heat flowing through it has it."""
     model = ThermalModel(SCENARIO.machine)
-    model.start({model.places["cpu_die"]: 80.0, model.places["gpu_die"]: 50.0, model.places["case"]: 30.0}, np.zeros(3))
+    _, ends, edges, max_rpm = model.constants
+    measured = np.zeros(len(model.places), dtype=np.int64)
+    for node, celsius in (("cpu_die", 80.0), ("gpu_die", 50.0), ("case", 30.0)):
+        model.celsius[model.places[node]], measured[model.places[node]] = celsius, 1
+    conduct(ends, edges, max_rpm, np.zeros(3), model.conductance)
+    settle(model.celsius, measured, ends, model.conductance)
     # 4.5 W/K to the die, 0.65 W/K to the case at standstill.
     expected = (4.5 * 80.0 + 0.65 * 30.0) / (4.5 + 0.65)
     assert model.celsius[model.places["cpu_sink"]] == pytest.approx(expected, abs=1e-9)
@@ -268,7 +277,7 @@ def test_coming_late_or_out_of_a_suspend_cools_fully_for_the_hold(wake) -> None:
 
 def test_a_fan_that_does_not_turn_is_in_trouble_after_its_grace() -> None:
     signals = Signals(SCENARIO, WIRING.sensors)
-    signals.commanded({"cpu_fan": 255})
+    signals.commanded({"cpu_fan_pwm": 255})
     seen = [
         signals.see(cycle, cycle * CYCLE, Wake(0), readings(ordinary(cpu_fan_rpm=0), cycle * CYCLE)).fan_trouble
         for cycle in range(60)

@@ -61,7 +61,6 @@ class Loop:
         self._last_tick: Integers | None = None
         self._signals = Signals(scenario, hardware.sensors)
         self._shield = Shield(scenario, hardware.limits)
-        self._fans = {f"{fan.name}_pwm": fan.name for fan in scenario.machine.fans}
         self._period_ns = scenario.control.period_ms * 1_000_000
         self._duration_ns = scenario.duration_ms * 1_000_000
         self._next_cycle_ns = 0
@@ -129,9 +128,7 @@ class Loop:
             decision = self._decide(view)
             verdict = self._shield.project(view, decision.command)
             applied = self.hardware.apply(Command(verdict.values))
-            self._signals.commanded(
-                {fan: applied.values[channel] for channel, fan in self._fans.items() if channel in applied.values}
-            )
+            self._signals.commanded(applied.values)
             learned = self._learned(applied.values, bool(verdict.changed or verdict.failsafe))
             # The ticks of before come first in the log, as they came first in time.
             self._flush()
