@@ -25,6 +25,8 @@ from twin.telemetry import Watcher
 
 log = logging.getLogger("twin")
 
+_PLAIN = frozenset((str,))
+
 
 class Recorder(Protocol):
     """Keeps what the loop hands it."""
@@ -183,11 +185,11 @@ def _plain(answer: object) -> Decision:
         raise TypeError(f"decide() answered {type(answer).__name__}; a Decision is needed")
     command = dict(answer.command)
     texts = (answer.action, answer.source, answer.reason)
-    for text in (*texts, *command):
-        if type(text) is not str or not text.isascii():
-            command = {_text(name): value for name, value in command.items()}
-            return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
-    return Decision(*texts, command)
+    # As a rule they are; asking each by itself takes longer.
+    if _PLAIN.issuperset(map(type, (*texts, *command))) and "".join((*texts, *command)).isascii():
+        return Decision(*texts, command)
+    command = {_text(name): value for name, value in command.items()}
+    return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
 
 
 def _text(value: object) -> str:

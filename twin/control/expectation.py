@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twin.control.gate import APART_CYCLES, LAGGED, NOTHING, SUSPECTED, TOLERANCE, GateSettings, compare, suspicion
+from twin.control.gate import APART_CYCLES, LAGGED, SUSPECTED, TOLERANCE, GateSettings, compare, suspicion
 from twin.control.model import ThermalModel, conduct, pull, settle, step
+from twin.control.view import NOTHING
 from twin.kernels import Floats, Integers, kernel
 from twin.scenario import Machine
 from twin.timing import SECOND_NS

@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardware.interface import Status
+from twin.control.view import NOTHING
 from twin.kernels import Integers, kernel
 
 COLDEST_MILLICELSIUS = -20_000
 HOTTEST_MILLICELSIUS = 125_000
 SUSPECT_CYCLES = 2
 """Cycles in a row that a reading must part from the model before it is suspected."""
-
-NOTHING = -(1 << 62)
-"""Stands in integer arrays for what is not known."""
 
 # Columns of an array with a row a sensor: the tolerance (millidegrees); what the sensor should show after its own lag;
 # for how many cycles in a row its reading parted from that; and how far it did when it was last suspected (0: it is
