@@ -14,6 +14,7 @@ from twin.learn import replay
 from twin.learn.anomaly import AnomalyDetector
 from twin.learn.checkpoint import Array, CheckpointError, latest_good, weights_digest
 from twin.learn.evidence import Evidence, is_normal
+from twin.learn.facts import fill_facts, new_facts
 from twin.learn.features import FEATURES, Features
 from twin.learn.forecast import UNKNOWN, Predictor
 from twin.learn.policy import Policy
@@ -43,7 +44,8 @@ class Brain:
     def __init__(self, scenario: Scenario, checkpoint: Path | None) -> None:
         """Raises `CheckpointError` for a file that is none, or of another machine or other settings."""
         machine, settings = scenario.machine, scenario.learn
-        self._features = Features(settings)
+        self._facts = new_facts(len(machine.sensors), len(machine.fans))
+        self._features = Features(settings, len(machine.sensors))
         self._state = np.zeros(len(FEATURES))
         loads = 0 if settings.predictor == "temperatures" else 1 + machine.gpu.enabled
         gpu = machine.gpu.node if machine.gpu.enabled else ""
@@ -84,11 +86,12 @@ class Brain:
 
     def think(self, view: View, executed: int | None, reward_micro: int | None) -> Thought:
         """Learn what the last cycle's executed action (None: there was none) was worth, and choose the next."""
-        self._features.fill(view, self._state)
+        fill_facts(view, self._facts)
+        self._features.fill(self._facts, self._state)
         self._predictor.see(
             [UNKNOWN if temp is None else temp / 1_000 for temp in view.temps_millicelsius], self._shares(view)
         )
-        self._evidence.fill(view, *self._signals)
+        self._evidence.fill(self._facts, *self._signals)
         self._foretold[:] = self._predictor.residual
         self._foretold_usable[:] = self._usable_sensors
         alarm = self._detector.see(self._state, self._residuals, self._usable, self._learning and is_normal(view))

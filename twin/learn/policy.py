@@ -18,6 +18,7 @@ from twin.learn.network import is_finite, new_network, new_shape, outputs_at, we
 from twin.scenario import ACTIONS, Learn
 
 WIDTHS = (len(FEATURES), 32, 16, len(ACTIONS))
+_INTEGERS = (int, np.integer)
 
 
 class Policy:
@@ -180,4 +181,4 @@ class Policy:
 
 def _is_integer(value: object, least: int, most: int) -> bool:
     """Neither a float, which may be no number, nor a bool."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= int(value) <= most
+    return isinstance(value, _INTEGERS) and not isinstance(value, bool) and least <= int(value) <= most

@@ -19,6 +19,7 @@ from twin.learn.network import (
     WEIGHT_MAX,
     backward,
     clear_gradient,
+    copy,
     descend,
     errors_at,
     forward,
@@ -273,5 +274,4 @@ def train(
 @kernel
 def copy_weights(shape: Integers, source: Floats, target: Floats) -> None:
     """Give `target` the weights of `source`, and nothing else."""
-    for i in range(shape[PARAMETERS]):
-        target[i] = source[i]
+    copy(source[: shape[PARAMETERS]], target[: shape[PARAMETERS]])
