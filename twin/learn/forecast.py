@@ -427,7 +427,7 @@ class Predictor:
         self._forecast = self._memory[:, FORECAST : FORECAST + AHEAD]
         self._forecast.flags.writeable = False
         self._residual = self._memory[:, RESIDUAL]
-        self._arrays = (
+        self.operands = (
             self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen,
         )  # fmt: skip
 
@@ -439,7 +439,7 @@ class Predictor:
         """
         self._seen[: self.sensors] = temperatures
         self._seen[self.sensors :] = loads
-        see_all(*self._arrays, self._learns)
+        see_all(*self.operands, self._learns)
         return self._forecast
 
     def conditional(self, coming: Floats) -> Floats:
