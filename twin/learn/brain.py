@@ -16,7 +16,7 @@ from twin.learn.checkpoint import Array, CheckpointError, latest_good, weights_d
 from twin.learn.evidence import Evidence, fill_evidence, is_normal
 from twin.learn.facts import CPU_LOAD, FIRST_SENSOR, GPU_POWER, TEMPS, fill_facts, new_facts
 from twin.learn.features import FEATURES, Features, fill_features
-from twin.learn.forecast import RESIDUAL, UNKNOWN, Predictor, see_all
+from twin.learn.forecast import CLOCK, FIRST_AHEAD, RUN, STRIDE, TEMPERATURE_MAX, UNKNOWN, Predictor, unexpected
 from twin.learn.policy import Policy
 from twin.learn.quantised import Quantised
 from twin.learn.replay import choose, learn
@@ -57,25 +57,35 @@ def _look_back(facts: Floats, microwatts: float, memory: Floats, seen: Floats) -
 
 
 @kernel
+def _glance(plan: Integers, memory: Floats, ring: Floats, seen: Floats, residuals: Floats) -> None:
+    """How unexpected each temperature is, in units of what is usual: what `see_all` will find. Changes nothing else."""
+    stride, rows = plan[STRIDE], ring.shape[1]
+    before = (plan[CLOCK] - stride) % rows
+    for s in range(len(memory)):
+        residuals[s] = 0.0
+        if seen[s] > 0.0 and seen[s] <= TEMPERATURE_MAX and memory[s, RUN] + 1.0 > stride:
+            residuals[s] = unexpected(seen[s] - ring[s, before, FIRST_AHEAD], memory[s])
+
+
+@kernel
 def _think(
     facts: Floats, ranges: Floats, evidence: Arrays, forecast: Arrays, microwatts: float, detector: Arrays,
-    policy: Arrays, state: Floats, residuals: Floats, usable: Integers, learns: bool, normal: bool, executed: int,
+    policy: Arrays, state: Floats, residuals: Floats, usable: Integers, normal: bool, executed: int,
     reward_micro: int, chooses: bool,
 ) -> int:  # fmt: skip
-    """One cycle of everything that learns, in one call; the next action, where it `chooses`.
+    """One cycle of everything that decides the next action, in one call; that action, where it `chooses`.
 
     `executed` is the action that earned `reward_micro` (NOBODY: none did).
     """
-    plan, memory, ring, linear, shape, nets, scratch, seen = forecast
+    plan, memory, ring, _, _, _, _, seen = forecast
     sensors = len(memory)
     fill_features(facts, ranges, sensors, state)
     _look_back(facts, microwatts, memory, seen)
-    see_all(plan, memory, ring, linear, shape, nets, scratch, seen, learns)
     sensor_cells, fan_cells, cpu_cells, clocks = evidence
     fill_evidence(facts, sensor_cells, fan_cells, cpu_cells, clocks, residuals, usable)
     first = len(residuals) - sensors
+    _glance(plan, memory, ring, seen, residuals[first:])
     for i in range(sensors):
-        residuals[first + i] = memory[i, RESIDUAL]
         usable[first + i] = usable[i]
     eye_shape, eye, cells = detector
     judge(eye_shape, eye, cells, state, residuals, usable, normal)
@@ -115,6 +125,7 @@ class Brain:
         self._policy = Policy(settings, scenario.seed)
         self._learning = settings.learning
         self._troubles = 0
+        self._seen = False
         if checkpoint is not None:
             saved = latest_good(checkpoint)
             try:
@@ -143,12 +154,12 @@ class Brain:
             self._state,
             self._residuals,
             self._usable,
-            self._learning,
             self._learning and is_normal(view),
             NOBODY if executed is None or reward_micro is None or not self._learning else executed,
             reward_micro or 0,
             self._quantised is None,
         )
+        self._seen = True
         if self._quantised is not None:
             action = self._policy.best_of(self._quantised.forward(self._state))
         troubles = self.troubles
@@ -160,8 +171,14 @@ class Brain:
         return Thought(action, strange, broken, int(share / PPM))
 
     def commanded(self, fan_pwm: tuple[int, ...]) -> None:
-        """Tell what the fans were told, in the order of the machine, so that their speed can be expected."""
+        """Tell what the fans were told, in the order of the machine, so that their speed can be expected.
+
+        The forecast learns now: no command waits for it.
+        """
         self._evidence.commanded(fan_pwm)
+        if self._seen:
+            self._seen = False
+            self._predictor.learn()
 
     @property
     def troubles(self) -> int:
