@@ -22,6 +22,7 @@ from twin.control.cycle import Cycle
 from twin.kernels import Floats, Integers, Stream
 from twin.learn.anomaly import AnomalyDetector
 from twin.learn.evidence import Evidence, is_normal
+from twin.learn.facts import fill_facts, new_facts
 from twin.learn.features import FEATURES, Features
 from twin.scenario import FAULT_STATES, Fault, RandomFaults, Scenario
 from twin.wiring import fault_targets, wiring
@@ -60,7 +61,9 @@ class Judged(Kept):
 
     def __post_init__(self) -> None:
         self.evidence = Evidence(self.scenario.machine)
-        self._features = Features(self.scenario.learn)
+        machine = self.scenario.machine
+        self._features = Features(self.scenario.learn, len(machine.sensors))
+        self.facts = new_facts(len(machine.sensors), len(machine.fans))
         self.detector = AnomalyDetector(len(self.evidence.names), self.scenario.seed)
         self._state = np.zeros(len(FEATURES))
         self._residuals = np.zeros(len(self.evidence.names))
@@ -68,8 +71,9 @@ class Judged(Kept):
 
     def cycle(self, cycle: Cycle) -> None:
         view = cycle.view
-        self._features.fill(view, self._state)
-        self.evidence.fill(view, self._residuals, self._usable)
+        fill_facts(view, self.facts)
+        self._features.fill(self.facts, self._state)
+        self.evidence.fill(self.facts, self._residuals, self._usable)
         if self.keep_inputs:
             copies = self._state.copy(), self._residuals.copy(), self._usable.copy(), is_normal(view)
             self.inputs.append(copies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,12 @@ from strategies import LIMITS, SCENARIO, WIRING, readings, view
 
 from hardware.interface import Status
 from twin.control.choose import ControllerError, make_controller
-from twin.control.gate import Gate, GateSettings
-from twin.control.model import ThermalModel, conduct, pull, step
-from twin.control.pid import Pid
+from twin.control.gate import LAGGED, SUSPECTED, Gate, GateSettings, compare, suspicion
+from twin.control.model import ThermalModel, conduct, pull, settle, step
+from twin.control.pid import Loops, Pid
 from twin.control.rules import RulesPid
 from twin.control.signals import Signals
+from twin.control.view import NOTHING
 from twin.loader import parse
 from twin.scenario import AmbientStep, Edge, Fault, Machine, Node, Phase
 from twin.timing import Wake
@@ -70,16 +72,20 @@ def test_a_jump_is_not_believed_once_and_a_new_level_then_is(sign) -> None:
 
 @given(st.integers(6_001, 60_000), st.sampled_from([1, -1]))
 def test_parting_from_the_model_twice_is_suspicious_and_agreeing_again_is_not(apart, sign) -> None:
-    one = gate()
-    one.see(50_000, Status.OK, 0, 0)
-    one.compare(50_000 - sign * apart)
-    assert not one.suspicion
-    one.compare(50_000 - sign * apart)
-    assert ("hotter" if sign > 0 else "colder") in one.suspicion
-    one.compare(50_000 - sign * 4_000)
-    assert one.suspicion  # not yet below half the tolerance
-    one.compare(50_000 - sign * 2_000)
-    assert not one.suspicion
+    sensors = np.array([[6_000, 50_000 - sign * apart, 0, 0]])
+    compare(sensors, 0, 50_000)
+    assert not sensors[0, SUSPECTED]
+    compare(sensors, 0, 50_000)
+    assert sensors[0, SUSPECTED] == sign * apart
+    assert ("hotter" if sign > 0 else "colder") in suspicion("cpu", int(sensors[0, SUSPECTED]))
+    sensors[0, LAGGED] = 50_000 - sign * 4_000
+    compare(sensors, 0, 50_000)
+    assert sensors[0, SUSPECTED] == sign * 4_000  # not yet below half the tolerance
+    compare(sensors, 0, NOTHING)
+    assert sensors[0, SUSPECTED] == sign * 4_000
+    sensors[0, LAGGED] = 50_000 - sign * 2_000
+    compare(sensors, 0, 50_000)
+    assert not sensors[0, SUSPECTED]
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -118,7 +124,12 @@ def test_a_reference_sensor_pulls_its_node_and_then_the_room() -> None:
 def test_the_model_begins_where_the_machine_is() -> None:
     """A node that nobody measures begins between its neighbours, as heat flowing through it has it."""
     model = ThermalModel(SCENARIO.machine)
-    model.start({model.places["cpu_die"]: 80.0, model.places["gpu_die"]: 50.0, model.places["case"]: 30.0}, np.zeros(3))
+    _, ends, edges, max_rpm = model.constants
+    measured = np.zeros(len(model.places), dtype=np.int64)
+    for node, celsius in (("cpu_die", 80.0), ("gpu_die", 50.0), ("case", 30.0)):
+        model.celsius[model.places[node]], measured[model.places[node]] = celsius, 1
+    conduct(ends, edges, max_rpm, np.zeros(3), model.conductance)
+    settle(model.celsius, measured, ends, model.conductance)
     # 4.5 W/K to the die, 0.65 W/K to the case at standstill.
     expected = (4.5 * 80.0 + 0.65 * 30.0) / (4.5 + 0.65)
     assert model.celsius[model.places["cpu_sink"]] == pytest.approx(expected, abs=1e-9)
@@ -268,7 +279,7 @@ def test_coming_late_or_out_of_a_suspend_cools_fully_for_the_hold(wake) -> None:
 
 def test_a_fan_that_does_not_turn_is_in_trouble_after_its_grace() -> None:
     signals = Signals(SCENARIO, WIRING.sensors)
-    signals.commanded({"cpu_fan": 255})
+    signals.commanded({"cpu_fan_pwm": 255})
     seen = [
         signals.see(cycle, cycle * CYCLE, Wake(0), readings(ordinary(cpu_fan_rpm=0), cycle * CYCLE)).fan_trouble
         for cycle in range(60)
@@ -289,35 +300,50 @@ def test_what_is_missing_is_none_and_not_zero() -> None:
 # --- PID and rules ----------------------------------------------------------------------------------------------------
 
 
+def one(*settings: int) -> Callable[[int, int], int]:
+    """A single loop as a function."""
+    loops = Loops([Pid(*settings)])
+    return lambda error, dt_ns: loops.step([error], dt_ns)[0]
+
+
 @given(st.lists(st.integers(-100_000, 100_000), min_size=1, max_size=50), st.integers(1, 10**12))
 def test_pid_stays_in_its_range(errors, dt) -> None:
-    pid = Pid(9_000, 600, 2_000, 60, 255)
+    pid = one(9_000, 600, 2_000, 60, 255)
     for error in errors:
-        assert 60 <= pid.step(error, dt) <= 255
+        assert 60 <= pid(error, dt) <= 255
 
 
 def test_pid_does_not_wind_up() -> None:
-    pid = Pid(1_000, 1_000, 0, 0, 255)
+    pid = one(1_000, 1_000, 0, 0, 255)
     for _ in range(10_000):
-        assert pid.step(50_000, CYCLE) <= 255
+        assert pid(50_000, CYCLE) <= 255
     # A windup of 10,000 cycles would take thousands to unwind; without one the output leaves saturation within seconds.
-    outputs = [pid.step(-20_000, CYCLE) for _ in range(200)]
+    outputs = [pid(-20_000, CYCLE) for _ in range(200)]
     assert outputs[-1] < 100
 
 
 def test_the_integral_stands_still_while_the_output_is_saturated() -> None:
-    pid = Pid(100_000, 1_000, 0, 0, 255)
+    pid = one(100_000, 1_000, 0, 0, 255)
     for _ in range(1_000):
-        assert pid.step(10_000, CYCLE) == 255
-    assert pid.step(0, CYCLE) < 20
+        assert pid(10_000, CYCLE) == 255
+    assert pid(0, CYCLE) < 20
 
 
 def test_a_steady_error_is_integrated_away() -> None:
-    pid = Pid(1_000, 500, 0, 0, 255)
+    pid = one(1_000, 500, 0, 0, 255)
     # 0.5 steps per kelvin and second: two kelvins for 50 s, beside 2 steps from the proportional part.
-    outputs = [pid.step(2_000, 10 * CYCLE) for _ in range(50)]
+    outputs = [pid(2_000, 10 * CYCLE) for _ in range(50)]
     # Integers: the last cycle's integral is 50 s times 1 step a second.
     assert outputs[-1] in (51, 52)
+
+
+def test_a_loop_without_an_error_waits_at_its_highest() -> None:
+    settings = (9_000, 600, 2_000, 60, 255)
+    both, steady, waiting = Loops([Pid(*settings)] * 2), one(*settings), one(*settings)
+    for error in (5_000, 7_000, 3_000):
+        assert both.step([error, error], CYCLE) == [steady(error, CYCLE), waiting(error, CYCLE)]
+    assert both.step([4_000, NOTHING], CYCLE) == [steady(4_000, CYCLE), 255]
+    assert both.step([1_000, 2_500], CYCLE) == [steady(1_000, CYCLE), waiting(2_500, CYCLE)]
 
 
 def test_fans_follow_the_sensors_they_cool() -> None:

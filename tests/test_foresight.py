@@ -75,7 +75,7 @@ def simplex(
         kept = foresight.keeps_limits(seen, command)
         answers[kept] += 1
         applied = hardware.apply(Command(command if kept else safe))
-        signals.commanded({fan.name: applied.values[f"{fan.name}_pwm"] for fan in scenario.machine.fans})
+        signals.commanded(applied.values)
         true = list(world.true_temperatures_celsius.values())
         error = max([error, *(t - m / 1_000 for t, m in zip(true, seen.nodes_millicelsius, strict=False))])
     maxima = world.maxima_celsius

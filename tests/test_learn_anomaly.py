@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
-from anomaly_runs import FANS, STATES, TARGETS, Job, Verdicts, auroc, fault_jobs, judged, table, verdicts
+from anomaly_runs import FANS, STATES, TARGETS, Job, Verdicts, auroc, fault_jobs, table, verdicts
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -37,6 +37,7 @@ from twin.learn.anomaly import (
     AnomalyDetector,
 )
 from twin.learn.evidence import Evidence, is_normal
+from twin.learn.facts import fill_facts, new_facts
 from twin.learn.features import UNKNOWN
 from twin.scenario import Machine
 
@@ -306,22 +307,6 @@ def test_arrays_are_copies_and_bad_ones_are_refused_whole() -> None:
         assert digest(detector) == before
 
 
-def test_evidence_goes_on_bit_for_bit() -> None:
-    kept = judged(Job("gaming", 3, warm_up_s=10), keep_inputs=True)
-    assert len(kept.inputs) == 100
-    first, second = kept.evidence, Evidence(kept.scenario.machine)
-    second.restore(first.arrays())
-    residuals, usable = np.zeros((2, len(first.names))), np.zeros((2, len(first.names)), dtype=np.int64)
-    for cycle in range(5):
-        for row, evidence in enumerate((first, second)):
-            evidence.commanded((200, 100, 60))
-            evidence.fill(kept.cycles[cycle].view, residuals[row], usable[row])
-        assert residuals[0].tobytes() == residuals[1].tobytes()
-        assert usable[0].tobytes() == usable[1].tobytes()
-    with pytest.raises(ValueError, match="array evidence"):
-        second.restore({"evidence": np.zeros(2)})
-
-
 def test_evidence_of_a_view_in_which_nothing_is_known() -> None:
     evidence = Evidence(Machine())
     residuals, usable = np.zeros(len(evidence.names)), np.ones(len(evidence.names), dtype=np.int64)
@@ -333,7 +318,9 @@ def test_evidence_of_a_view_in_which_nothing_is_known() -> None:
         cpu_clock_kilohertz=None,
         cpu_load_ppm=None,
     )
-    evidence.fill(empty, residuals, usable)
+    facts = new_facts(3, 3)
+    fill_facts(empty, facts)
+    evidence.fill(facts, residuals, usable)
     assert not usable.any()
     assert not residuals.any()
 

@@ -8,15 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import view
 
-from twin.learn.features import FEATURES, HIGHEST, LOWEST, UNKNOWN, Features, drawn_microwatts, tightest
+from twin.control.view import View
+from twin.learn.facts import fill_facts, new_facts
+from twin.learn.features import FEATURES, HIGHEST, LOWEST, UNKNOWN, Features
 from twin.scenario import Learn, Ranges
 
 ORDINARY = view((60_000, 50_000, 30_000))
 
 
-def state_of(seen: object, learn: Learn | None = None) -> list[float]:
+def state_of(seen: View, learn: Learn | None = None) -> list[float]:
     state = np.full(len(FEATURES), 9.0)
-    Features(learn or Learn()).fill(seen, state)  # type: ignore[arg-type]
+    facts = new_facts(3, 3)
+    fill_facts(seen, facts)
+    Features(learn or Learn(), 3).fill(facts, state)
     values: list[float] = state.tolist()
     return values
 
@@ -63,10 +67,12 @@ def test_unknown_is_outside_of_what_is_known() -> None:
 
 
 def test_the_sensor_with_the_least_room_counts_and_powers_add_up() -> None:
-    assert tightest(view((60_000, 70_000, 30_000))) == (70_000, 20_000)
-    assert tightest(view((None, 70_000, 30_000))) == (None, None)
-    assert drawn_microwatts(ORDINARY._replace(cpu_power_microwatts=3, gpu_power_microwatts=4)) == 7
-    assert drawn_microwatts(ORDINARY._replace(cpu_power_microwatts=3, gpu_power_microwatts=None)) is None
+    assert state_of(view((60_000, 70_000, 30_000)))[:2] == [50 / 80, 20 / 60]
+    ranges = Ranges(power_watts=(0.0, 10e-6))
+    drawn = ORDINARY._replace(cpu_power_microwatts=3, gpu_power_microwatts=4)
+    assert state_of(drawn, Learn(ranges=ranges))[4] == pytest.approx(0.7, abs=0, rel=1e-15)
+    alone = drawn._replace(gpu_power_microwatts=None, gpu_load_ppm=None)
+    assert state_of(alone, Learn(ranges=ranges))[4] == pytest.approx(0.3, abs=0, rel=1e-15)
 
 
 integers = st.none() | st.integers(-(1 << 63), 1 << 63)

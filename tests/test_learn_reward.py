@@ -285,7 +285,7 @@ def seen_by_fresh_signals(scenario: Scenario, truth: Kept, change: Callable[[int
     views = []
     for number, cycle in enumerate(truth.cycles):
         views.append(signals.see(number, cycle.due_ns, cycle.wake, change(number, cycle.readings)))
-        signals.commanded({fan.name: cycle.applied.values[f"{fan.name}_pwm"] for fan in scenario.machine.fans})
+        signals.commanded(cycle.applied.values)
     return views
 
 

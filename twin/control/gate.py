@@ -1,7 +1,7 @@
 """Which temperature readings are believed: range, age, jumps, and agreement with the thermal model.
 
-One `Gate` a sensor. A reading that is not believed leads to full cooling, never to a remembered or substituted
-temperature.
+One `Gate` a sensor judges its readings by themselves; `compare` holds what is believed against the model. A reading
+that is not believed leads to full cooling, never to a remembered or substituted temperature.
 """
 
 from __future__ import annotations
@@ -9,11 +9,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardware.interface import Status
+from twin.control.view import NOTHING
+from twin.kernels import Integers, kernel
 
 COLDEST_MILLICELSIUS = -20_000
 HOTTEST_MILLICELSIUS = 125_000
 SUSPECT_CYCLES = 2
 """Cycles in a row that a reading must part from the model before it is suspected."""
+
+# Columns of an array with a row a sensor: the tolerance (millidegrees); what the sensor should show after its own lag;
+# for how many cycles in a row its reading parted from that; and how far it did when it was last suspected (0: it is
+# not).
+TOLERANCE, LAGGED, APART_CYCLES, SUSPECTED = range(4)
+
+
+@kernel
+def compare(sensors: Integers, i: int, believed: int) -> None:
+    """Hold what is believed of sensor `i` against the model (NOTHING: do not); suspicion ends below half the tolerance.
+
+    It begins once they parted by more than the tolerance for `SUSPECT_CYCLES` cycles.
+    """
+    if believed == NOTHING:
+        sensors[i, APART_CYCLES] = 0
+        return
+    apart = believed - sensors[i, LAGGED]
+    tolerance = sensors[i, TOLERANCE]
+    if abs(apart) > tolerance:
+        sensors[i, APART_CYCLES] += 1
+    elif sensors[i, SUSPECTED] == 0 or 2 * abs(apart) < tolerance:
+        sensors[i, APART_CYCLES] = 0
+        sensors[i, SUSPECTED] = 0
+    if sensors[i, APART_CYCLES] >= SUSPECT_CYCLES:
+        sensors[i, SUSPECTED] = apart
+
+
+def suspicion(name: str, apart_millicelsius: int) -> str:
+    """Why sensor `name` is suspected, in words."""
+    side = "hotter" if apart_millicelsius > 0 else "colder"
+    return f"{name} reads {side} than the model allows ({_kelvin(abs(apart_millicelsius))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,47 +71,40 @@ class GateSettings:
 
 
 class Gate:
-    """Watches one temperature sensor. `believed` is the reading or None, `trouble` and `suspicion` say why not."""
+    """Watches one temperature sensor by itself. `believed` is the reading or None, `trouble` says why not."""
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
-        self.tolerance_millicelsius = settings.tolerance_millicelsius
+        self._slew = settings.slew_millicelsius
         self._oldest_ns = 2 * settings.period_ms * 1_000_000
         self.believed: int | None = None
         self.trouble = ""
-        self.suspicion = ""
         self._last: int | None = None
         self._last_ns = 0
-        self._apart = 0
 
     def see(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> None:
         """Judge a reading by itself. Sets `believed` and `trouble`."""
+        last = self._last
+        if (
+            value is not None
+            and last is not None
+            and -self._slew <= value - last <= self._slew
+            and COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS
+            and now_ns - taken_ns <= self._oldest_ns
+        ):
+            # As a rule; `_fault` finds nothing either.
+            self.trouble = ""
+            self.believed = self._last = value
+            self._last_ns = taken_ns
+            return
         self.trouble = self._fault(value, status, taken_ns, now_ns)
         self.believed = None if self.trouble else value
         if value is not None and COLDEST_MILLICELSIUS <= value <= HOTTEST_MILLICELSIUS:
             self._last, self._last_ns = value, taken_ns
 
-    def compare(self, expected_millicelsius: int | None) -> None:
-        """Hold a believed reading against the model. Sets `suspicion`; it ends below half the tolerance."""
-        if self.believed is None or expected_millicelsius is None:
-            self._apart = 0
-            return
-        apart = self.believed - expected_millicelsius
-        size = apart if apart >= 0 else -apart
-        tolerance = self.tolerance_millicelsius
-        if size > tolerance:
-            self._apart += 1
-        elif not self.suspicion or 2 * size < tolerance:
-            self._apart = 0
-            self.suspicion = ""
-        if self._apart >= SUSPECT_CYCLES:
-            side = "hotter" if apart > 0 else "colder"
-            self.suspicion = f"{self.settings.name} reads {side} than the model allows ({_kelvin(size)})"
-
     def forget(self) -> None:
         """Drop all history (after a suspend)."""
         self._last = None
-        self._apart = 0
 
     def _fault(self, value: int | None, status: Status, taken_ns: int, now_ns: int) -> str:
         settings = self.settings

@@ -8,8 +8,6 @@ stable for any step and dissipative, so errors die out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from twin.kernels import Floats, Integers, kernel, power
@@ -59,19 +57,6 @@ class ThermalModel:
         start = [machine.ambient_celsius if n.initial_celsius is None else n.initial_celsius for n in machine.nodes]
         self.celsius: Floats = np.array([*start, machine.ambient_celsius])
 
-    def start(self, known: Mapping[int, float], fan_rpm: Floats) -> None:
-        """Begin from what is measured (place to celsius).
-
-        Nodes that nobody measures begin where their neighbours would hold them in the long run: heat flows through them
-        and does not begin in them. A machine that was at work before is thus met as it is.
-        """
-        for place, celsius in known.items():
-            self.celsius[place] = celsius
-        measured = np.zeros(len(self._capacity), dtype=np.int64)
-        measured[list(known)] = 1
-        conduct(self._ends, self._edges, self._max_rpm, fan_rpm, self.conductance)
-        _settle(self.celsius, measured, self._ends, self.conductance)
-
 
 @kernel
 def pull(celsius: Floats, place: int, target: float, seconds: float) -> None:
@@ -107,8 +92,12 @@ def _with_neighbours(
 
 
 @kernel
-def _settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Floats) -> None:
-    """Give every node that is not measured the mean of its neighbours, weighted by conductance, until it is one."""
+def settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Floats) -> None:
+    """Begin from what is measured (1): give every other node the mean of its neighbours, weighted by conductance.
+
+    That is where they would hold it in the long run: heat flows through such nodes and does not begin in them. A
+    machine that was at work before is thus met as it is.
+    """
     for _ in range(SETTLING_SWEEPS):
         for node in range(len(measured)):
             if measured[node] != 0:

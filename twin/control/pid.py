@@ -1,13 +1,24 @@
-"""A PID controller in integers, with anti-windup."""
+"""PID controllers in integers, with anti-windup: all those of a machine, in one call."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from twin.control.view import NOTHING
+from twin.kernels import Integers, kernel
 
 MICRO = 1_000_000
 DERIVATIVE_SHARE = 8
 """The derivative is smoothed: each cycle takes in an eighth of the newest slope, as sensors move in whole kelvins."""
 
+# Columns of the loops: what they are (outputs in millionths), and what they remember.
+PROPORTIONAL, INTEGRAL, DERIVATIVE, LOW, HIGH, SUM, SLOPE, LAST_ERROR = range(8)
 
-class Pid:
+
+class Pid(NamedTuple):
     """From an error in millikelvin to an output in `low..high`.
 
     Gains are in thousandths of an output step: per kelvin, per kelvin and second, and per kelvin a second. The integral
@@ -15,34 +26,50 @@ class Pid:
     never leaves the output's range.
     """
 
-    def __init__(
-        self, proportional_milli: int, integral_milli: int, derivative_milli: int, low: int, high: int
-    ) -> None:
-        self._gains = (proportional_milli, integral_milli, derivative_milli)
-        self._low = low * MICRO
-        self._high = high * MICRO
-        self._integral = self._low
-        self._slope = 0
-        self._last_error: int | None = None
+    proportional_milli: int
+    integral_milli: int
+    derivative_milli: int
+    low: int
+    high: int
 
-    def step(self, error_millikelvin: int, dt_ns: int) -> int:
-        """The output for this error, `dt_ns` after the last one; integers in, an integer in `low..high` out."""
-        proportional, integral, derivative = self._gains
-        # A cycle that came late must not count for more than a second.
-        dt_ms = dt_ns // MICRO
-        if not 1 <= dt_ms <= 1_000:
-            dt_ms = min(max(dt_ms, 1), 1_000)
-        if self._last_error is not None:
-            slope = (error_millikelvin - self._last_error) * 1_000 // dt_ms
-            self._slope += (slope - self._slope) // DERIVATIVE_SHARE
-        self._last_error = error_millikelvin
-        free = self._integral + proportional * error_millikelvin + derivative * self._slope
-        pushes_out = (free >= self._high and error_millikelvin > 0) or (free <= self._low and error_millikelvin < 0)
+
+@kernel
+def _step(loops: Integers, values: Integers, dt_ms: int) -> None:
+    """Each loop's error in `values`, in millikelvin, becomes its output. NOTHING becomes the highest, and no step."""
+    for i in range(len(loops)):
+        loop = loops[i]
+        error, low, high = values[i], loop[LOW], loop[HIGH]
+        if error == NOTHING:
+            values[i] = high // MICRO
+            continue
+        if loop[LAST_ERROR] != NOTHING:
+            slope = (error - loop[LAST_ERROR]) * 1_000 // dt_ms
+            loop[SLOPE] += (slope - loop[SLOPE]) // DERIVATIVE_SHARE
+        loop[LAST_ERROR] = error
+        free = loop[SUM] + loop[PROPORTIONAL] * error + loop[DERIVATIVE] * loop[SLOPE]
+        pushes_out = (free >= high and error > 0) or (free <= low and error < 0)
         if not pushes_out:
-            self._integral = self._inside(self._integral + integral * error_millikelvin * dt_ms // 1_000)
-        return self._inside(free) // MICRO
+            loop[SUM] = min(high, max(low, loop[SUM] + loop[INTEGRAL] * error * dt_ms // 1_000))
+        values[i] = min(high, max(low, free)) // MICRO
 
-    def _inside(self, output: int) -> int:
-        if self._low <= output <= self._high:
-            return output
-        return min(self._high, max(self._low, output))
+
+class Loops:
+    """Several PID loops that are stepped together."""
+
+    def __init__(self, loops: Sequence[Pid]) -> None:
+        self._loops: Integers = np.array(
+            [
+                (*loop[:3], loop.low * MICRO, loop.high * MICRO, loop.low * MICRO, 0, NOTHING)
+                for loop in loops
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+        self._values: Integers = np.zeros(len(loops), dtype=np.int64)
+
+    def step(self, errors_millikelvin: Sequence[int], dt_ns: int) -> list[int]:
+        """The outputs for these errors, `dt_ns` after the last ones; for NOTHING the highest, and the loop waits."""
+        self._values[:] = errors_millikelvin
+        # A cycle that came late must not count for more than a second.
+        _step(self._loops, self._values, min(max(dt_ns // MICRO, 1), 1_000))
+        outputs: list[int] = self._values.tolist()
+        return outputs

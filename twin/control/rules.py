@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hardware.interface import Limit
-from twin.control.pid import Pid
-from twin.control.view import Decision, View
+from twin.control.pid import Loops, Pid
+from twin.control.view import NOTHING, Decision, View
 from twin.scenario import Machine, Scenario
 
 THROTTLE_MILLICELSIUS = 9_000
@@ -29,19 +29,18 @@ class RulesPid:
         # None stands for all sensors, whose headroom is known already.
         self._cooled = [None if sensors == everywhere else sensors for sensors in cooled]
         self._target = round(control.target_headroom_celsius * 1_000)
-        self._fan_loops = [
-            Pid(
-                control.fan_proportional_milli,
-                control.fan_integral_milli,
-                control.fan_derivative_milli,
-                control.fan_floor_pwm,
-                255,
-            )
-            for _ in machine.fans
-        ]
-        self._power_limits = {name: limit for name, limit in limits.items() if name.endswith("_microwatts")}
-        # The power loop cuts in thousandths of the range between the safe limit and the largest.
-        self._power_loops = {name: Pid(120_000, 30_000, 0, 0, 1_000) for name in self._power_limits}
+        fan = Pid(
+            control.fan_proportional_milli,
+            control.fan_integral_milli,
+            control.fan_derivative_milli,
+            control.fan_floor_pwm,
+            255,
+        )
+        self._power_limits = tuple(limit for name, limit in limits.items() if name.endswith("_microwatts"))
+        self._caps = tuple((each.name, each.maximum, each.maximum - each.safe) for each in self._power_limits)
+        # The power loops cut in thousandths of the range between the safe limit and the largest.
+        power = Pid(120_000, 30_000, 0, 0, 1_000)
+        self._loops = Loops([fan] * len(self._fans) + [power] * len(self._power_limits))
         self._clock = limits["cpu_max_kilohertz"]
         self._steps = machine.cpu.frequencies_kilohertz
         self._lowest_step = self._steps.index(max(k for k in self._steps if k <= self._clock.safe))
@@ -50,21 +49,23 @@ class RulesPid:
 
     def decide(self, view: View) -> Decision:
         """Fans from their loops; then the first rule that applies, in the order in which they stand here."""
-        command = {}
         room = view.headroom_millicelsius()
-        for i, fan in enumerate(self._fans):
-            cooled = self._cooled[i]
+        errors = []
+        for cooled in self._cooled:
             near = room if cooled is None else view.headroom_millicelsius(cooled)
-            command[fan] = 255 if near is None else self._fan_loops[i].step(self._target - near, view.dt_ns)
+            errors.append(NOTHING if near is None else self._target - near)
+        errors += [NOTHING if room is None else REDUCE_MILLICELSIUS - room] * len(self._power_limits)
+        outputs = self._loops.step(errors, view.dt_ns)
+        command = dict(zip(self._fans, outputs, strict=False))
         reduced = False
-        for name, limit in self._power_limits.items():
-            cut = 1_000 if room is None else self._power_loops[name].step(REDUCE_MILLICELSIUS - room, view.dt_ns)
-            command[name] = limit.maximum - (limit.maximum - limit.safe) * cut // 1_000
-            reduced = reduced or command[name] < limit.maximum
+        for (name, most, span), cut in zip(self._caps, outputs[len(self._fans) :], strict=True):
+            less = span * cut // 1_000
+            command[name] = most - less
+            reduced = reduced or less > 0
         action, source, reason = self._choose(view, room, reduced)
         if action == "conservative":
             self._step = self._lowest_step
-            command |= {name: limit.safe for name, limit in self._power_limits.items()}
+            command |= {limit.name: limit.safe for limit in self._power_limits}
         elif action == "throttle":
             self._step = max(self._lowest_step, self._step - 1)
         elif action == "boost":

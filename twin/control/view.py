@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 SOURCES = ("rules", "pid", "neural", "shield", "failsafe")
+NOTHING = -(1 << 62)
+"""Stands for None where integers are in arrays."""
 
 
 class View(NamedTuple):

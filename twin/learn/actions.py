@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from hardware.interface import Limit
@@ -9,6 +10,7 @@ from twin.scenario import ACTIONS, Scenario
 
 FANS_MORE = 96
 """PWM steps that `conservative` adds, twice what `boost` adds to pay for its heat."""
+MORE = {"conservative": FANS_MORE, "boost": FANS_MORE // 2}
 CLOCK_STEPS = 2
 """Clock steps that `throttle` takes off."""
 CAPS_CUT = 4
@@ -38,7 +40,9 @@ class Proposals:
         for limit in self._caps:
             asked = baseline[limit.name]
             command[limit.name] = asked + _share(self._cap(action, limit, asked) - asked, authority_percent)
-        more = {"conservative": FANS_MORE, "boost": FANS_MORE // 2}.get(action, 0)
+        more = MORE.get(action, 0)
+        if more == 0:
+            return command
         for name in self._fans:
             asked = baseline[name]
             target = max(asked, min(asked + more, self._limits[name].maximum))
@@ -57,8 +61,8 @@ class Proposals:
         return max(floor, asked - parts * (limit.maximum - limit.safe) // CAPS_CUT)
 
     def _slower(self, kilohertz: int) -> int:
-        below = [clock for clock in self._clocks if clock < kilohertz]
-        return below[max(len(below) - CLOCK_STEPS, 0)] if below else kilohertz
+        below = bisect_left(self._clocks, kilohertz)
+        return self._clocks[max(below - CLOCK_STEPS, 0)] if below else kilohertz
 
     def nearest(self, values: Mapping[str, int], baseline: Mapping[str, int], authority_percent: int) -> int:
         """The place among `ACTIONS` of the action whose command comes nearest to `values`, which were executed.

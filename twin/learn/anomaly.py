@@ -111,6 +111,7 @@ class AnomalyDetector:
         self._net = new_network(self._shape, Stream(seed, "learn.anomaly"))
         self._cells = new_cells(residuals)
         self._residuals = residuals
+        self.operands = (self._shape, self._net, self._cells)
 
     @property
     def score(self) -> float:
@@ -120,7 +121,7 @@ class AnomalyDetector:
     @property
     def alarm(self) -> bool:
         """Whether the last cycle was above the threshold, or missed a signal."""
-        return bool(self._cells[ALARM] != 0.0)
+        return self._cells.item(ALARM) != 0.0
 
     @property
     def threshold(self) -> float:
@@ -154,7 +155,7 @@ class AnomalyDetector:
                 f"{len(state)} features, {len(residuals)} residuals and {len(usable)} marks; give {FEATURE_COUNT}, "
                 f"{self._residuals} and {self._residuals}"
             )
-        return bool(_see(self._shape, self._net, self._cells, state, residuals, usable, normal))
+        return bool(judge(*self.operands, state, residuals, usable, normal))
 
     def weights(self) -> Floats:
         """The autoencoder's 98 parameters, as a view: for digests."""
@@ -221,9 +222,10 @@ def cut(value: float, most: float) -> float:
 
 
 @kernel
-def _see(
+def judge(
     shape: Integers, net: Floats, cells: Floats, state: Floats, residuals: Floats, usable: Integers, normal: bool
 ) -> bool:
+    """`AnomalyDetector.see`."""
     inputs = inputs_at(shape)
     settled = cells[LEARNED] >= UNTRAINED_CYCLES
     worst = -1
@@ -291,7 +293,7 @@ def _reconstruct(shape: Integers, net: Floats, cells: Floats) -> int:
 
 @kernel
 def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usable: Integers, known: int) -> None:
-    """Learn from the cycle that `_see` has judged."""
+    """Learn from the cycle that `judge` has judged."""
     inputs = inputs_at(shape)
     learned = cells[LEARNED]
     settled = learned >= UNTRAINED_CYCLES

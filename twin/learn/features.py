@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from twin.control.view import View
-from twin.kernels import Floats
+import numpy as np
+
+from twin.kernels import Floats, kernel
+from twin.learn.facts import (
+    CPU_LOAD,
+    CPU_POWER,
+    FIRST_SENSOR,
+    FRAME_LATENCY,
+    FRAME_RATE,
+    GPU_LOAD,
+    GPU_POWER,
+    LIMITS,
+    MEMORY_USED,
+    WORST,
+)  # fmt: skip
 from twin.scenario import Learn
 
 FEATURES = ("temperature", "headroom", "cpu", "gpu", "power", "frames", "latency", "memory")
@@ -12,68 +25,78 @@ UNKNOWN = -1.0
 """Stands for what is not known, and is outside of what anything known is cut to: missing is not little."""
 LOWEST = -0.5
 HIGHEST = 1.5
+NAN = float("nan")
+
+
+@kernel
+def _tightest(facts: Floats, sensors: int) -> tuple[float, float]:
+    """Temperature and headroom (millidegrees) of the sensor with the least room; no numbers if one is not known."""
+    hottest, least = NAN, NAN
+    for i in range(sensors):
+        worst = facts[FIRST_SENSOR + WORST * sensors + i]
+        room = facts[FIRST_SENSOR + LIMITS * sensors + i] - worst
+        if worst != worst:
+            return NAN, NAN
+        if not room >= least:
+            hottest, least = worst, room
+    return hottest, least
+
+
+@kernel
+def _drawn_microwatts(facts: Floats) -> float:
+    """What processor and graphics draw together; no number when one of them is there and its power is not known."""
+    cpu, gpu, load = facts[CPU_POWER], facts[GPU_POWER], facts[GPU_LOAD]
+    return float(cpu if gpu != gpu and load != load else cpu + gpu)
+
+
+@kernel
+def fill_features(facts: Floats, ranges: Floats, sensors: int, state: Floats) -> None:
+    """`Features.fill`."""
+    state[TEMPERATURE], state[HEADROOM] = _tightest(facts, sensors)
+    state[CPU] = facts[CPU_LOAD]
+    state[GPU] = facts[GPU_LOAD]
+    state[POWER] = _drawn_microwatts(facts)
+    state[FRAMES] = facts[FRAME_RATE]
+    state[LATENCY] = facts[FRAME_LATENCY]
+    state[MEMORY] = facts[MEMORY_USED]
+    for i in range(len(state)):
+        share = (state[i] - ranges[i, 0]) / ranges[i, 1]
+        if share != share:
+            state[i] = UNKNOWN
+        elif share < LOWEST:
+            state[i] = LOWEST
+        elif share > HIGHEST:
+            state[i] = HIGHEST
+        else:
+            state[i] = share
 
 
 class Features:
     """Puts the state of a view into an array. 0 and 1 are the ends of the scenario's ranges."""
 
-    def __init__(self, settings: Learn) -> None:
+    def __init__(self, settings: Learn, sensors: int) -> None:
         ranges = settings.ranges
-        self._ranges = tuple(
-            (low * scale, (high - low) * scale)
-            for (low, high), scale in (
-                (ranges.temperature_celsius, 1e3),
-                (ranges.headroom_celsius, 1e3),
-                ((0.0, 1.0), 1e6),
-                ((0.0, 1.0), 1e6),
-                (ranges.power_watts, 1e6),
-                (ranges.frames_per_second, 1e3),
-                (ranges.latency_ms, 1e3),
-                ((0.0, 1.0), 1e6),
-            )
+        self._sensors = sensors
+        self.ranges = np.array(
+            [
+                (low * scale, (high - low) * scale)
+                for (low, high), scale in (
+                    (ranges.temperature_celsius, 1e3),
+                    (ranges.headroom_celsius, 1e3),
+                    ((0.0, 1.0), 1e6),
+                    ((0.0, 1.0), 1e6),
+                    (ranges.power_watts, 1e6),
+                    (ranges.frames_per_second, 1e3),
+                    (ranges.latency_ms, 1e3),
+                    ((0.0, 1.0), 1e6),
+                )
+            ]
         )
 
-    def fill(self, view: View, state: Floats) -> None:
-        """Write the eight features of `view` into `state`: `LOWEST`..`HIGHEST`, or `UNKNOWN`.
+    def fill(self, facts: Floats, state: Floats) -> None:
+        """Write the eight features into `state`: `LOWEST`..`HIGHEST`, or `UNKNOWN`.
 
         Temperature and headroom are those of the sensor that has the least room left. Power is that of
         processor and graphics together.
         """
-        temperature, headroom = tightest(view)
-        values = (
-            temperature,
-            headroom,
-            view.cpu_load_ppm,
-            view.gpu_load_ppm,
-            drawn_microwatts(view),
-            view.frame_rate_millihertz,
-            view.frame_latency_microseconds,
-            view.memory_used_ppm,
-        )
-        found = []
-        for value, (low, span) in zip(values, self._ranges, strict=True):
-            share = UNKNOWN if value is None else (value - low) / span
-            if value is not None and not LOWEST <= share <= HIGHEST:
-                share = min(max(share, LOWEST), HIGHEST)
-            found.append(share)
-        state[:] = found
-
-
-def tightest(view: View) -> tuple[int | None, int | None]:
-    """Temperature and headroom (millidegrees) of the sensor with the least room; (None, None) if one is not known."""
-    hottest: int | None = None
-    least: int | None = None
-    for worst, limit in zip(view.worst_millicelsius, view.limits_millicelsius, strict=True):
-        if worst is None:
-            return (None, None)
-        if least is None or limit - worst < least:
-            hottest, least = worst, limit - worst
-    return (hottest, least)
-
-
-def drawn_microwatts(view: View) -> int | None:
-    """What processor and graphics draw together; None when one of them is there and its power is not known."""
-    graphics = view.gpu_power_microwatts
-    if view.cpu_power_microwatts is None or (graphics is None and view.gpu_load_ppm is not None):
-        return None
-    return view.cpu_power_microwatts + (0 if graphics is None else graphics)
+        fill_features(facts, self.ranges, self._sensors, state)

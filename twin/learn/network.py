@@ -66,11 +66,24 @@ def weights_of(shape: Integers, net: Floats) -> Floats:
 
 
 @kernel
+def clear(cells: Floats) -> None:
+    """All of them become 0. (Places that are counted from 0 on can be written several at a time.)"""
+    for i in range(len(cells)):
+        cells[i] = 0.0
+
+
+@kernel
+def copy(source: Floats, target: Floats) -> None:
+    """`target` becomes like `source`, which is as long."""
+    for i in range(len(target)):
+        target[i] = source[i]
+
+
+@kernel
 def reset_adam(shape: Integers, net: Floats) -> None:
     """Forget the moments, as if the weights were new."""
     parameters = shape[PARAMETERS]
-    for i in range(2 * parameters, 4 * parameters):
-        net[i] = 0.0
+    clear(net[2 * parameters : 4 * parameters])
     net[5 * parameters] = 1.0
     net[5 * parameters + 1] = 1.0
 
@@ -79,8 +92,7 @@ def reset_adam(shape: Integers, net: Floats) -> None:
 def keep(shape: Integers, net: Floats) -> None:
     """Remember the weights as good ones."""
     parameters = shape[PARAMETERS]
-    for i in range(parameters):
-        net[4 * parameters + i] = net[i]
+    copy(net[:parameters], net[4 * parameters : 5 * parameters])
 
 
 @kernel
@@ -209,8 +221,7 @@ def _errors_before(weights: Floats, x: Floats, d: Floats, before: Floats) -> Non
 def clear_gradient(shape: Integers, net: Floats) -> None:
     """Begin a new batch."""
     parameters = shape[PARAMETERS]
-    for i in range(parameters, 2 * parameters):
-        net[i] = 0.0
+    clear(net[parameters : 2 * parameters])
 
 
 @kernel
@@ -284,7 +295,6 @@ def descend(shape: Integers, net: Floats, rate: float, longest: float) -> bool:
 def restore(shape: Integers, net: Floats) -> None:
     """Put the last good weights back, and forget the moments that led away from them."""
     parameters = shape[PARAMETERS]
-    for i in range(parameters):
-        net[i] = net[4 * parameters + i]
+    copy(net[4 * parameters : 5 * parameters], net[:parameters])
     clear_gradient(shape, net)
     reset_adam(shape, net)

@@ -19,6 +19,7 @@ from twin.learn.network import (
     WEIGHT_MAX,
     backward,
     clear_gradient,
+    copy,
     descend,
     errors_at,
     forward,
@@ -151,14 +152,14 @@ def learn(
     target: Floats,
     rows: Floats,
     state: Floats,
-    after: Floats,
-    executed: int,
-    reward_micro: int,
-    over: bool,
     allowed: Integers,
     counters: Integers,
     settings: Floats,
     keys: Integers,
+    after: Floats,
+    executed: int,
+    reward_micro: int,
+    over: bool,
 ) -> None:
     """Store what became of the pending choice, and learn from a part of a batch where there are enough experiences."""
     pending = counters[PENDING]
@@ -273,5 +274,4 @@ def train(
 @kernel
 def copy_weights(shape: Integers, source: Floats, target: Floats) -> None:
     """Give `target` the weights of `source`, and nothing else."""
-    for i in range(shape[PARAMETERS]):
-        target[i] = source[i]
+    copy(source[: shape[PARAMETERS]], target[: shape[PARAMETERS]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from bisect import bisect_left
 from collections.abc import Callable
 
 from twin.control.view import View
@@ -119,17 +120,18 @@ class StandardReward:
 
         The model that the sensors guide is no witness: a reference sensor draws it after itself.
         """
-        least: int | None = None
+        earned = COOL
         for temp, unaided, limit in zip(
             view.temps_millicelsius, view.unaided_millicelsius, view.limits_millicelsius, strict=True
         ):
             if temp is None or unaided is None:
                 return -HOT
-            room = limit - max(temp, unaided)
-            least = room if least is None else min(least, room)
-        if least is None or least < HOT_MILLICELSIUS:
-            return -HOT
-        return COOL if least > COOL_MILLICELSIUS else 0
+            room = min(limit - temp, limit - unaided)
+            if room < HOT_MILLICELSIUS:
+                return -HOT
+            if room <= COOL_MILLICELSIUS:
+                earned = 0
+        return earned
 
     def _frames(self, view: View) -> int:
         told, counted = view.frame_rate_millihertz, view.frames_counted_millihertz
@@ -168,9 +170,7 @@ class _Switching:
         """Microwatts at the lowest clock of the table that is not below `kilohertz`; None without clock or load."""
         if kilohertz is None or load_ppm is None:
             return None
-        level = 0
-        while level < len(self._clocks) - 1 and self._clocks[level] < kilohertz:
-            level += 1
+        level = min(bisect_left(self._clocks, kilohertz), len(self._clocks) - 1)
         return self._idle + self._microwatts[level] * min(max(load_ppm, 0), MICRO) // MICRO
 
 
