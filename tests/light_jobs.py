@@ -88,6 +88,9 @@ def main(folder: str, workers: str) -> int:
     except EngineError as error:
         print(error, file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     print(summary.experiment_digest)
     return 0
 

@@ -132,7 +132,7 @@ def test_what_a_result_depends_on_and_what_not() -> None:
         assert parse_plan(SMALL, Path("small.toml"), [item]).canonical() != base.canonical(), item
 
 
-# --- scenarios ---------------------------------------------------------------------------------------------------------
+# --- scenarios --------------------------------------------------------------------------------------------------------
 
 
 def test_a_scenario_and_its_trace_beside_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_each_configuration_has_its_own_trace(tmp_path: Path) -> None:
     }
 
 
-# --- what is wrong ------------------------------------------------------------------------------------------------------
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
@@ -187,7 +187,9 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     runz = 3
     ticks = 0
     keep = "some"
-    configurations = ["1_0_1_1_1_0", "1_0_1", { name = "bad", set = { "heartbeat.wordz" = 5, "control.period_ms" = 0 } }]
+    configurations = [
+        "1_0_1_1_1_0", "1_0_1", { name = "bad", set = { "heartbeat.wordz" = 5, "control.period_ms" = 0 } },
+    ]
     [kicks]
     kinds = ["heat_burst", "push"]
     """

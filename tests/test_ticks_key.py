@@ -26,9 +26,7 @@ from twin.scenario import Scenario
 def recorded(scenario: Scenario, batch: bool = True) -> Recorded:
     backend = simulated(scenario, None, batch)
     recorder = MemoryRecorder(scenario, backend.hardware.sensors, backend.hardware.limits)
-    Loop(
-        backend.env, backend.hardware, scenario, make_controller(scenario, backend.hardware.limits), recorder
-    ).run()
+    Loop(backend.env, backend.hardware, scenario, make_controller(scenario, backend.hardware.limits), recorder).run()
     return recorder.close()
 
 

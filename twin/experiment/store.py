@@ -74,11 +74,13 @@ class Store:
             raise ExperimentError(folder, f"has no {MANIFEST}, so no experiment was done there; name another folder")
         try:
             self._facts = self._opened(folder / MANIFEST) if writing else self._read_only(folder / MANIFEST)
-        except sqlite3.Error as error:
+            if facts is not None:
+                self._own({"schema": SCHEMA, **facts}, plan_text)
+        except BaseException as error:
             self.close()
-            raise self._failed(error) from error
-        if facts is not None:
-            self._own({"schema": SCHEMA, **facts}, plan_text)
+            if isinstance(error, sqlite3.Error):
+                raise self._failed(error) from error
+            raise
 
     def _opened(self, place: Path) -> dict[str, str]:
         self._base = sqlite3.connect(place)
@@ -149,7 +151,6 @@ class Store:
         }
         wrong = [words[name] for name, value in facts.items() if self._facts.get(name) != value]
         if wrong:
-            self.close()
             raise ExperimentError(
                 self.folder, f"{' and '.join(wrong)}; name another folder (--out), or delete this one"
             )
@@ -247,7 +248,7 @@ class Store:
                 self._base.executemany(
                     "UPDATE outcomes SET kept_ticks = NULL WHERE number = ?", [(number,) for number in numbers]
                 )
-            self._base.execute("PRAGMA incremental_vacuum").fetchall()
+            self._base.executescript("PRAGMA incremental_vacuum")
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
