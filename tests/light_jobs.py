@@ -1,5 +1,5 @@
 """Experiments whose jobs take no time: everything but the runs is real. As a program it does one in this process's
-name, so that it can be killed: `python light_jobs.py FOLDER WORKERS`.
+name, so that it can be killed: `python light_jobs.py FOLDER WORKERS [here|ADDRESS]` (the last for Dask).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.experiment.conduct import Summary, conduct
-from twin.experiment.engines import EngineError, HereEngine, LocalEngine
+from twin.experiment.engines import Engine, EngineError, HereEngine, LocalEngine
 from twin.experiment.jobs import Job, Outcome
 from twin.experiment.plan import Plan, parse_plan
 
@@ -81,10 +81,19 @@ def straight(plan: Plan, folder: Path) -> Summary:
     return conduct(plan, folder, HereEngine(), perform, quiet)
 
 
-def main(folder: str, workers: str) -> int:
+def _engine(workers: int, dask: str) -> Engine:
+    """Local processes; with `dask` a cluster of this machine (`here`), or the one at that address."""
+    if not dask:
+        return LocalEngine(workers)
+    from twin.experiment.dask_engine import DaskEngine
+
+    return DaskEngine(None if dask == "here" else dask, workers)
+
+
+def main(folder: str, workers: str, dask: str = "") -> int:
     plan = parse_plan((Path(folder).parent / "light.toml").read_text(), Path(folder).parent / "light.toml")
     try:
-        summary = conduct(plan, Path(folder), LocalEngine(int(workers)), perform, quiet)
+        summary = conduct(plan, Path(folder), _engine(int(workers), dask), perform, quiet)
     except EngineError as error:
         print(error, file=sys.stderr)
         return 3

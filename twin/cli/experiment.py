@@ -122,8 +122,9 @@ def _report(options: argparse.Namespace, plan: Plan, folder: Path, summary: Summ
         return
     from twin.cli.golden import print_choice
 
+    runs = "1 run" if plan.file.runs == 1 else f"{plan.file.runs:,} runs"
     rows = [
-        ("plan", f"{plan.name}: {len(plan.candidates)} configurations, {plan.file.runs} runs each"),
+        ("plan", f"{plan.name}: {len(plan.candidates)} configurations, {runs} each"),
         ("done", f"{summary.runs:,} runs of {plan.file.ticks:,} ticks; {summary.done_runs:,} jobs of it now, in "
                  f"{summary.seconds:.1f} s ({result['ticks_per_second']:,.0f} ticks a second)"),
         ("experiment digest", summary.experiment_digest),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -28,6 +29,9 @@ class DaskEngine:
 
     def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
         """As `Engine.outcomes`. Raises `EngineError` when the scheduler is not there, or goes away."""
+        # What Dask says of a scheduler that goes away, page after page, is said below in a sentence.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         from distributed import Client, LocalCluster
         from distributed.comm.core import CommClosedError
 
@@ -63,7 +67,7 @@ class DaskEngine:
         ahead = 2 * max(self._workers, len(client.scheduler_info().get("workers", {})))
         try:
             first = [submitted(batch) for _, batch in zip(range(ahead), batches, strict=False)]
-            done: Any = as_completed(first)  # type: ignore[no-untyped-call]
+            done: Any = as_completed(first, loop=client.loop)  # type: ignore[no-untyped-call]
             for future in done:
                 outcome: list[Outcome] = future.result()
                 future.release()
