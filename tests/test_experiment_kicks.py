@@ -106,6 +106,16 @@ def test_a_load_pulse_lasts_for_256_ticks_and_no_longer() -> None:
         assert heart.state[ticks.S_LOAD] == expected * 1_000_000 // capacity
 
 
+def test_a_load_pulse_begins_with_the_first_cycle_however_late_that_is() -> None:
+    heart = heart_of()
+    pulse = kicker(heart, "load_pulse", 0.5, at_tick=100)
+    for tick, rate in ((99, 100_000), (5_000, 150_000), (4_999 + PULSE_TICKS, 150_000), (5_000 + PULSE_TICKS, 100_000)):
+        heart.state[ticks.S_TICK] = tick
+        heart.feed(100_000, None)
+        pulse.cycle()
+        assert heart.state[ticks.S_RATE] == rate, tick
+
+
 def test_a_kick_comes_once() -> None:
     heart = heart_of()
     burst = kicker(heart, "heat_burst", 64 * 65_536.0, at_tick=5)
@@ -158,6 +168,8 @@ def test_a_steadied_scenario_has_the_mean_load() -> None:
               burst_cpu_load=0.4, burst_words_per_second=80_000, frames_per_second=60, memory_share=0.2),
     )  # fmt: skip
     scenario = replace(shipped_scenario("sensor_faults"), workload=Workload(phases=phases))
+    changing = replace(scenario.machine, ambient_steps=(AmbientStep(at_ms=5, celsius=40.0),))
+    scenario = replace(scenario, machine=changing)
     assert scenario.faults
     found = steadied(scenario, 77)
     (phase,) = found.workload.phases
@@ -168,7 +180,8 @@ def test_a_steadied_scenario_has_the_mean_load() -> None:
     assert (phase.frames_per_second, phase.burst_every_ms) == (0, 0)
     assert not found.faults
     assert found.random_faults.per_minute == 0.0
-    assert replace(found, ticks=None, workload=scenario.workload, faults=scenario.faults,
+    assert found.machine == replace(changing, ambient_steps=())
+    assert replace(found, ticks=None, workload=scenario.workload, faults=scenario.faults, machine=changing,
                    random_faults=scenario.random_faults) == replace(scenario, ticks=None)  # fmt: skip
 
 

@@ -186,8 +186,9 @@ def finish(plan: Plan, store: Store) -> dict[str, Any]:
         whole.update(canonical_json([name, digests[name].hexdigest()]))
     whole.update(canonical_json(choice))
     choice["experiment_digest"] = whole.hexdigest()
-    store.note("experiment_digest", whole.hexdigest())
     write_json(store.folder / CHOICE, choice)
+    # Last: it says that the experiment is finished, and the choice there.
+    store.note("experiment_digest", whole.hexdigest())
     return choice
 
 
