@@ -180,12 +180,13 @@ class Experiment:
         or a local one). `progress` hears how many jobs are done, how many of them by this call, and their ticks. Raises
         `EngineError`, `ExperimentError` (the directory has results of something else) and `RecordError`.
         """
-        from twin.cli.experiment import engine_of
+        from twin.cli.experiment import engine_of, kinds_of
         from twin.cli.simulate import perform, warm
         from twin.experiment.conduct import conduct
 
         hand = engine_of(engine, workers, scheduler)
-        warm(self.plan.candidates[0].scenario)
+        for candidate in kinds_of(self.plan):
+            warm(candidate)
         self.summary = conduct(self.plan, self.directory, hand, perform, progress or (lambda *_: None))
         return self
 

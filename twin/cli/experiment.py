@@ -13,8 +13,8 @@ from typing import Any
 from twin.cli import DONE, FAILED, INTERRUPTED, InputError, output
 from twin.cli.simulate import perform, warm
 from twin.experiment.conduct import Summary, conduct
-from twin.experiment.engines import Engine, EngineError, LocalEngine
-from twin.experiment.plan import Plan, load_plan
+from twin.experiment.engines import Engine, EngineError, JobError, LocalEngine
+from twin.experiment.plan import Candidate, Plan, load_plan
 from twin.experiment.store import MANIFEST
 
 
@@ -23,13 +23,16 @@ def main(options: argparse.Namespace) -> int:
     plan = load_plan(options.plan, options.set)
     folder = Path(options.out) if options.out is not None else folder_of(plan)
     if not options.resume and (folder / MANIFEST).exists():
-        raise InputError(f"{folder}: has results already; without --no-resume they are gone on with, or name a new one")
+        raise InputError(
+            f"{folder}: has results already; leave --no-resume out to go on with them, or name a new folder (--out)"
+        )
     engine = engine_of(options.engine, options.workers, options.scheduler)
-    warm(plan.candidates[0].scenario)
+    for candidate in kinds_of(plan):
+        warm(candidate)
     with _Progress(options, plan) as progress:
         try:
             summary = conduct(plan, folder, engine, perform, progress.heard)
-        except EngineError as error:
+        except (EngineError, JobError) as error:
             print(f"twin: {error}", file=sys.stderr)
             return FAILED
         except KeyboardInterrupt:
@@ -46,6 +49,15 @@ def folder_of(plan: Plan) -> Path:
     mark = blake2b(plan.canonical(), digest_size=4).hexdigest()
     safe = "".join(each if each.isalnum() or each in "-_" else "_" for each in plan.name)
     return Path("experiments") / f"{safe}-{mark}"
+
+
+def kinds_of(plan: Plan) -> list[Candidate]:
+    """The first candidate of each law, controller and learner."""
+    kinds: dict[Any, Candidate] = {}
+    for candidate in plan.candidates:
+        scenario = candidate.scenario
+        kinds.setdefault((scenario.heartbeat.law, scenario.control.controller, scenario.learn), candidate)
+    return list(kinds.values())
 
 
 def engine_of(name: str, workers: int | None, scheduler: str | None) -> Engine:
@@ -113,8 +125,9 @@ def _report(options: argparse.Namespace, plan: Plan, folder: Path, summary: Summ
         return
     from twin.cli.golden import print_choice
 
+    runs = "1 run" if plan.file.runs == 1 else f"{plan.file.runs:,} runs"
     rows = [
-        ("plan", f"{plan.name}: {len(plan.candidates)} configurations, {plan.file.runs} runs each"),
+        ("plan", f"{plan.name}: {len(plan.candidates)} configurations, {runs} each"),
         ("done", f"{summary.runs:,} runs of {plan.file.ticks:,} ticks; {summary.done_runs:,} jobs of it now, in "
                  f"{summary.seconds:.1f} s ({result['ticks_per_second']:,.0f} ticks a second)"),
         ("experiment digest", summary.experiment_digest),

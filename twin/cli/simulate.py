@@ -17,6 +17,7 @@ from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
 from twin.experiment.jobs import Job, Outcome
 from twin.experiment.kicks import Kick, Kicker, amount_of, judged, steadied, steady_state, with_ambient
+from twin.experiment.plan import Candidate
 from twin.fingerprint.run import run_fingerprint
 from twin.kernels import Integers
 from twin.loop import Loop
@@ -67,11 +68,13 @@ class _Recorder(MemoryRecorder):
             self.kicker.cycle()
 
 
-def simulate(scenario: Scenario, trace: TraceTable | None = None, kick: Kick | None = None) -> Simulated:
-    """Run `scenario` to its end, kicked if asked. Learners begin without a checkpoint."""
+def simulate(
+    scenario: Scenario, trace: TraceTable | None = None, kick: Kick | None = None, weights: Path | None = None
+) -> Simulated:
+    """Run `scenario` to its end, kicked if asked. A learner begins with the weights in the file `weights`."""
     backend = simulated(scenario, trace)
     recorder = _Recorder(scenario, backend.hardware)
-    controller = make_controller(scenario, backend.hardware.limits)
+    controller = make_controller(scenario, backend.hardware.limits, weights)
     loop = Loop(backend.env, backend.hardware, scenario, controller, recorder)
     if kick is not None:
         recorder.kicker = Kicker(kick, loop.heart, scenario.workload.phases[0].words_per_second)
@@ -86,7 +89,7 @@ def perform(job: Job) -> Outcome:
 
 def _run(job: Job) -> Outcome:
     scenario = job.scenario
-    done = simulate(scenario, _trace(job.trace_file, scenario.workload.trace))
+    done = simulate(scenario, _trace(job.trace_file, scenario.workload.trace), weights=job.weights_file)
     digests = run_digests(scenario, job.inputs, done.recorded)
     return Outcome(
         job.number,
@@ -113,16 +116,16 @@ def _kick(job: Job) -> Outcome:
     assert kicks is not None
     seed = job.scenario.seed
     scenario = steadied(job.scenario, kicks.settle_ticks + kicks.watch_ticks)
-    plain = simulate(scenario)
+    plain = simulate(scenario, weights=job.weights_file)
     steady = steady_state(plain.captured, kicks.settle_ticks, plain.hottest_millicelsius)
     results, courses = [], []
     for kind in kicks.kinds:
         for strength in kicks.strengths_sigmas:
             amount = amount_of(kind, strength, steady)
             if kind == "hot_ambient":
-                kicked = simulate(with_ambient(scenario, steady, amount))
+                kicked = simulate(with_ambient(scenario, steady, amount), weights=job.weights_file)
             else:
-                kicked = simulate(scenario, kick=Kick(kind, kicks.settle_ticks, amount))
+                kicked = simulate(scenario, kick=Kick(kind, kicks.settle_ticks, amount), weights=job.weights_file)
             result, course = judged(kicked.captured, steady, kind, seed, strength, kicks.settle_ticks)
             results.append(asdict(result))
             courses.append(asdict(course))
@@ -142,7 +145,11 @@ def _kick(job: Job) -> Outcome:
     )
 
 
-def warm(scenario: Scenario) -> None:
-    """Run the first 300 ms of `scenario`: every kernel is compiled, or loaded, before work is handed out."""
-    done = simulate(replace(scenario, ticks=None, duration_ms=3 * scenario.control.period_ms))
+def warm(candidate: Candidate) -> None:
+    """Run the first three control cycles of a candidate: every kernel is compiled, or loaded, before work is handed
+    out, and what its scenario names and cannot be had is said before the first process is started.
+    """
+    scenario = candidate.scenario
+    brief = replace(scenario, ticks=None, duration_ms=3 * scenario.control.period_ms)
+    done = simulate(brief, _trace(candidate.trace_file, scenario.workload.trace), weights=candidate.weights_file)
     done.fingerprint(scenario.heartbeat.words)

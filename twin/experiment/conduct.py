@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from twin.experiment.store import SHARD_RUNS, ExperimentError, Store
 from twin.fingerprint.configuration import configuration_fingerprint
 from twin.fingerprint.golden import golden
 from twin.fingerprint.scoring import Candidate as Contender
-from twin.loader import trace_path
 from twin.record.files import canonical_json, write_json
 
 COMMIT_SECONDS = 0.25
@@ -39,7 +39,7 @@ class Summary:
     choice: dict[str, Any]
 
 
-def jobs_of(plan: Plan, trace_file: Path | None, code: str, done: Mapping[int, str]) -> Iterator[Job]:
+def jobs_of(plan: Plan, code: str, done: Mapping[int, str]) -> Iterator[Job]:
     """The jobs that are not done yet, in the plan's order; the kicked ones come last.
 
     Raises `ExperimentError` when one that is done has another key.
@@ -54,7 +54,9 @@ def jobs_of(plan: Plan, trace_file: Path | None, code: str, done: Mapping[int, s
             if done[number] != key:
                 raise ExperimentError(plan.source, f"job {number} of the directory is of something else; name another")
             return None
-        return Job(number, key, candidate.name, replace(candidate.scenario, seed=seed), plan.inputs, trace_file, kicks)
+        scenario = replace(candidate.scenario, seed=seed)
+        files = candidate.trace_file, candidate.weights_file
+        return Job(number, key, candidate.name, scenario, candidate.inputs, *files, kicks)
 
     count = len(plan.candidates)
     for number in plan.order():
@@ -90,43 +92,44 @@ def conduct(
     `progress` hears now and then how many jobs are done, how many of them in this call, and the ticks of those. Raises
     what the engine and the store raise; what was done until then is kept.
     """
-    code = code_version()
+    code = code_version(each.scenario for each in plan.candidates)
     facts = {"plan": blake2b(plan.canonical(), digest_size=16).hexdigest(), "code": code}
     with Store(folder, facts, plan.source.read_text(encoding="utf-8-sig")) as store:
         began = time.monotonic()
         done = store.done()
-        before = len(done)
-        order = plan.order()
-        shards = _Shards(store, order, set(done))
+        shards = _Shards(store, plan.order(), set(done))
         shards.write()
-        trace_file = trace_path(plan.candidates[0].scenario, plan.scenario_source)
-        size = max(1, BATCH_TICKS // plan.file.ticks)
-        batches = _batches(jobs_of(plan, trace_file, code, done), size)
-        ticks = 0
+        batches = _batches(jobs_of(plan, code, done), max(1, BATCH_TICKS // plan.file.ticks))
+        here = ticks = 0
         waiting: list[Outcome] = []
         committed = time.monotonic()
-        progress(before, 0, 0)
-        try:
-            for outcomes in engine.outcomes(perform, batches):
-                waiting += outcomes
-                ticks += sum(each.ticks for each in outcomes)
-                if time.monotonic() - committed >= COMMIT_SECONDS:
-                    shards.add(waiting)
-                    before += len(waiting)
-                    waiting = []
-                    committed = time.monotonic()
-                    progress(before, before - len(done), ticks)
-        finally:
-            # An interrupt, too, ends with everything kept that had come back.
-            shards.add(waiting)
-            before += len(waiting)
-        progress(before, before - len(done), ticks)
-        shards.write()
+
+        def commit() -> None:
+            nonlocal here, ticks, waiting, committed
+            # What could not be committed is not tried a second time: it is done again by the next command.
+            outcomes, waiting = waiting, []
+            shards.add(outcomes)
+            here += len(outcomes)
+            ticks += sum(each.ticks for each in outcomes)
+            committed = time.monotonic()
+            progress(len(done) + here, here, ticks)
+
+        commit()
+        # Closed at once when something is raised here, so that no process of the engine works on meanwhile.
+        with contextlib.closing(engine.outcomes(perform, batches)) as ready:
+            try:
+                for outcomes in ready:
+                    waiting += outcomes
+                    if time.monotonic() - committed >= COMMIT_SECONDS:
+                        commit()
+            finally:
+                # An interrupt, too, ends with everything kept that had come back.
+                commit()
         choice = finish(plan, store)
         digest = store.fact("experiment_digest")
         assert digest is not None
         whole = sum(each.ticks for each in store.outcomes(0, plan.runs))
-        return Summary(digest, plan.runs, whole, before - len(done), ticks, time.monotonic() - began, choice)
+        return Summary(digest, plan.runs, whole, here, ticks, time.monotonic() - began, choice)
 
 
 class _Shards:
@@ -155,8 +158,9 @@ class _Shards:
 
     def write(self) -> None:
         for shard in [shard for shard, left in self._left.items() if left == 0]:
-            self._store.write_shard(shard, self._members[shard])
+            # Tried once: where that fails, the next command begins with it.
             del self._left[shard]
+            self._store.write_shard(shard, self._members[shard])
 
 
 def finish(plan: Plan, store: Store) -> dict[str, Any]:
@@ -182,8 +186,9 @@ def finish(plan: Plan, store: Store) -> dict[str, Any]:
         whole.update(canonical_json([name, digests[name].hexdigest()]))
     whole.update(canonical_json(choice))
     choice["experiment_digest"] = whole.hexdigest()
-    store.note("experiment_digest", whole.hexdigest())
     write_json(store.folder / CHOICE, choice)
+    # Last: it says that the experiment is finished, and the choice there.
+    store.note("experiment_digest", whole.hexdigest())
     return choice
 
 

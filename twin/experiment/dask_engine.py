@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from twin.experiment.engines import Batch, EngineError, batch_done
@@ -26,8 +27,11 @@ class DaskEngine:
         self._address = address
         self._workers = workers
 
-    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Iterator[list[Outcome]]:
+    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
         """As `Engine.outcomes`. Raises `EngineError` when the scheduler is not there, or goes away."""
+        # What Dask says of a scheduler that goes away, page after page, is said below in a sentence.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         from distributed import Client, LocalCluster
         from distributed.comm.core import CommClosedError
 
@@ -54,15 +58,16 @@ class DaskEngine:
         from distributed import as_completed
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
 
         def submitted(batch: Batch) -> Any:
             # A batch is never two futures, even where Dask would know the result of an equal one.
-            return client.submit(batch_done, perform, batch, pure=False, retries=3)
+            return client.submit(batch_done, perform, batch, pure=False)
 
         ahead = 2 * max(self._workers, len(client.scheduler_info().get("workers", {})))
         try:
             first = [submitted(batch) for _, batch in zip(range(ahead), batches, strict=False)]
-            done: Any = as_completed(first)  # type: ignore[no-untyped-call]
+            done: Any = as_completed(first, loop=client.loop)  # type: ignore[no-untyped-call]
             for future in done:
                 outcome: list[Outcome] = future.result()
                 future.release()
@@ -70,5 +75,9 @@ class DaskEngine:
                 if batch is not None:
                     done.add(submitted(batch))
                 yield outcome
+        except KilledWorker as error:
+            raise EngineError(
+                f"the same batch was lost with its Dask worker again and again ({error}); {_MEND}"
+            ) from error
         except (CommClosedError, FutureCancelledError, OSError, TimeoutError) as error:
             raise EngineError(f"the Dask scheduler went away ({type(error).__name__}); {_MEND}") from error

@@ -11,10 +11,12 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
@@ -35,19 +37,36 @@ class EngineError(Exception):
 class Engine(Protocol):
     """Does jobs."""
 
-    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Iterator[list[Outcome]]:
+    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
         """The outcomes of each batch, in the order in which they are ready. Few batches are taken ahead of time."""
 
 
+class JobError(Exception):
+    """A job that raised something: which one it is, and what that was. It would do so again."""
+
+
 def batch_done(perform: Perform, batch: Batch) -> list[Outcome]:
-    """Do the jobs of a batch, in a process of an engine."""
-    return [perform(job) for job in batch]
+    """Do the jobs of a batch, in a process of an engine. Raises `JobError`."""
+    return [_done(perform, job) for job in batch]
+
+
+def _done(perform: Perform, job: Job) -> Outcome:
+    try:
+        return perform(job)
+    except Exception as error:
+        # Only the words: not every exception can go from process to process.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise JobError(
+            f"job {job.number} ({job.candidate}, seed {job.scenario.seed}) raised {type(error).__name__}: {error} "
+            f"({Path(where.filename).name}, line {where.lineno}); what was done is saved; run the same command again "
+            "once the cause is mended"
+        ) from None
 
 
 class HereEngine:
     """Does jobs in this process, one after another."""
 
-    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Iterator[list[Outcome]]:
+    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
         """As `Engine.outcomes`."""
         for batch in batches:
             yield batch_done(perform, batch)
@@ -61,8 +80,8 @@ class LocalEngine:
             raise ValueError(f"{workers} workers; at least 1 is needed")
         self.workers = workers
 
-    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Iterator[list[Outcome]]:
-        """As `Engine.outcomes`. Raises `EngineError` when processes keep dying."""
+    def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
+        """As `Engine.outcomes`. Raises `EngineError` when processes keep dying, and `JobError`."""
         again: list[Batch] = []
         deaths = in_a_row = 0
         while True:
@@ -77,7 +96,7 @@ class LocalEngine:
                         if batch is None:
                             break
                         try:
-                            with _no_main():
+                            with _no_main(), _interrupts_held():
                                 waiting[pool.submit(batch_done, perform, batch)] = batch
                         except BrokenProcessPool:
                             again.append(batch)
@@ -93,18 +112,19 @@ class LocalEngine:
             except BrokenProcessPool as error:
                 deaths += 1
                 in_a_row += 1
+                # What had been finished when the pool broke is taken, and only the rest is done again.
+                for future, batch in waiting.items():
+                    if future.done() and not future.cancelled() and future.exception() is None:
+                        in_a_row = 0
+                        yield future.result()
+                    else:
+                        again.append(batch)
                 if deaths > DEATHS_MOST or in_a_row > DEATHS_IN_A_ROW:
                     raise EngineError(
                         f"processes of the experiment died {deaths} times, {in_a_row} in a row without a result; is "
                         "there enough memory (--workers takes fewer), or is somebody killing them? What was done is "
                         "saved, run the same command again to go on"
                     ) from error
-                # What had been finished when the pool broke is taken, and only the rest is done again.
-                for future, batch in waiting.items():
-                    if future.done() and not future.cancelled() and future.exception() is None:
-                        yield future.result()
-                    else:
-                        again.append(batch)
             finally:
                 _stop(pool)
 
@@ -130,6 +150,18 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     for process in processes:
         with contextlib.suppress(OSError, ValueError, AssertionError):
             process.join(5)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process that is started meanwhile does not hear an interrupt; this one hears it at the end."""
+    # The first process started brings this one along, which lets interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_worker(parent: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from twin.control.choose import own_sources
 from twin.experiment.kicks import Course
 from twin.experiment.plan import Candidate, Kicks, Plan
 from twin.fingerprint.configuration import KickResult
@@ -26,6 +27,7 @@ class Job:
     scenario: Scenario
     inputs: tuple[str, str]
     trace_file: Path | None = None
+    weights_file: Path | None = None
     kicks: Kicks | None = None
 
 
@@ -62,7 +64,7 @@ def job_key(plan: Plan, candidate: Candidate, seed: int, code: str, kicks: Kicks
     """The hash of everything that a job's result depends on: scenario, configuration, seed, code, and the kicks."""
     whole = blake2b(digest_size=16)
     parts = (
-        canonical(candidate.scenario, *plan.inputs),
+        canonical(candidate.scenario, *candidate.inputs),
         candidate.name.encode(),
         str(seed).encode(),
         code.encode(),
@@ -74,8 +76,10 @@ def job_key(plan: Plan, candidate: Candidate, seed: int, code: str, kicks: Kicks
     return whole.hexdigest()
 
 
-def code_version() -> str:
-    """A hash of the sources of `twin` and `hardware`: results of different code are never mixed."""
+def code_version(scenarios: Iterable[Scenario] = ()) -> str:
+    """A hash of the sources of `twin` and `hardware`, and of the controllers and rewards of one's own that `scenarios`
+    name and this process has imported: results of different code are never mixed.
+    """
     import hardware
     import twin
 
@@ -86,6 +90,8 @@ def code_version() -> str:
         for source in sorted(folder.rglob("*.py")):
             text = source.read_bytes()
             whole.update(str(source.relative_to(folder)).encode() + len(text).to_bytes(8, "little") + text)
+    for sources in sorted({own_sources(scenario) for scenario in scenarios}):
+        whole.update(len(sources).to_bytes(8, "little") + sources)
     return whole.hexdigest()
 
 

@@ -90,7 +90,9 @@ class Steady:
 
 
 def steadied(scenario: Scenario, ticks_most: int) -> Scenario:
-    """`scenario` under the mean of its load all the time: no bursts, frames, faults or recordings."""
+    """`scenario` under the mean of its load all the time: no bursts, frames, faults or recordings, and in a
+    room that stays as it is at the beginning.
+    """
     phases = scenario.workload.phases
     whole = sum(phase.duration_ms for phase in phases)
 
@@ -108,6 +110,7 @@ def steadied(scenario: Scenario, ticks_most: int) -> Scenario:
     return replace(
         scenario,
         ticks=ticks_most,
+        machine=replace(scenario.machine, ambient_steps=()),
         workload=Workload(phases=(steady,)),
         faults=(),
         random_faults=RandomFaults(),
@@ -174,18 +177,20 @@ class Kicker:
         self._kick = kick
         self._heart = heart
         self._words_per_second = words_per_second
-        self._done = False
+        self._began_at: int | None = None
 
     def cycle(self) -> None:
         """A control cycle has just fed the heart."""
-        passed = self._heart.tick_number - self._kick.at_tick
-        if passed < 0:
+        now = self._heart.tick_number
+        if now < self._kick.at_tick:
             return
-        if self._kick.kind == "load_pulse" and passed < PULSE_TICKS:
+        first = self._began_at is None
+        # A pulse counts from here, so that it is there at all where control cycles are far between.
+        began_at = self._began_at = now if self._began_at is None else self._began_at
+        if self._kick.kind == "load_pulse" and now - began_at < PULSE_TICKS:
             self._heart.feed(round(self._words_per_second * (1.0 + self._kick.amount)), None)
-        if self._done:
+        if not first:
             return
-        self._done = True
         if self._kick.kind == "heat_burst":
             # The total heat of all words is what the metric has; each word gets its share of what comes on top.
             words = len(self._heart.words.place)

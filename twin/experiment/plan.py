@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Le, Len
 
 from twin.kernels import Stream
-from twin.loader import ScenarioError, canonical, find, input_digests, load
+from twin.loader import ScenarioError, canonical, checkpoint_path, find, input_digests, load, trace_path
 from twin.record.keep import ALLOWED, Keep
 from twin.scenario import Scenario
 from twin.schema import Name, model
@@ -40,6 +40,12 @@ from twin.schema import Name, model
 KickKind = Literal["heat_burst", "load_pulse", "window_reset", "hot_ambient"]
 KICK_KINDS: tuple[KickKind, ...] = get_args(KickKind)
 """What a steady run can be kicked with; `twin.experiment.kicks` says what each does."""
+MOST_RUNS = 10**7
+"""Runs of all configurations together."""
+_OF_THE_PLAN = {
+    "seed": "first_seed", "ticks": "ticks", "duration_ms": "ticks", "recording.ticks": "keep",
+}  # fmt: skip
+"""Keys of a scenario that are the plan's to set, and with which key."""
 LONGEST_MS = 10**10
 """Ten million seconds: runs of an experiment end with a tick."""
 
@@ -95,20 +101,24 @@ class PlanFile:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration and its scenario, whose seed each run sets anew."""
+    """A configuration and its scenario, whose seed each run sets anew; the files of the recording that drives it and of
+    the weights that its learner begins with, where it has them, and their digests.
+    """
 
     name: str
     scenario: Scenario
+    trace_file: Path | None = None
+    weights_file: Path | None = None
+    inputs: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked plan. `candidates` are in the file's order; `inputs` are the digests of a trace and a checkpoint."""
+    """A checked plan. `candidates` are in the file's order."""
 
     file: PlanFile
     candidates: tuple[Candidate, ...]
     source: Path
-    inputs: tuple[str, str]
 
     @property
     def name(self) -> str:
@@ -125,18 +135,13 @@ class Plan:
         """Candidates times seeds that are kicked."""
         return len(self.candidates) * self.file.kicks.seeds
 
-    @property
-    def scenario_source(self) -> Path:
-        """The file of the scenario."""
-        return find(str(_scenario_path(self.file, self.source)))
-
     def canonical(self) -> bytes:
         """The bytes that say what the results are of: everything but the texts for people and the order of runs."""
         data = asdict(self.file)
         for key in ("description", "shuffle_seed", "scenario", "set", "configurations", "name"):
             del data[key]
         data["configurations"] = [
-            [each.name, canonical(each.scenario, *self.inputs).decode()] for each in self.candidates
+            [each.name, canonical(each.scenario, *each.inputs).decode()] for each in self.candidates
         ]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
@@ -204,11 +209,7 @@ def parse_plan(text: str, source: Path, overrides: Iterable[str] = ()) -> Plan:
     problems += wrong
     if problems:
         raise PlanError(str(source), problems)
-    try:
-        inputs = input_digests(candidates[0].scenario, find(str(_scenario_path(file, source))))
-    except ScenarioError as error:
-        raise PlanError(str(source), error.problems) from error
-    return Plan(file, tuple(candidates), source, inputs)
+    return Plan(file, tuple(candidates), source)
 
 
 def _override(data: dict[str, Any], item: str) -> str | None:
@@ -271,6 +272,11 @@ def _contradictions(file: PlanFile) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         found.append(f"configurations: {', '.join(twice)} named more than once; give each a name of its own")
+    if file.runs * len(file.configurations) > MOST_RUNS:
+        found.append(f"runs = {file.runs} of {len(file.configurations)} configurations are more than {MOST_RUNS} runs")
+    for where, settings in [("set", file.set), *((f"{each.name}.set", each.set) for each in file.configurations)]:
+        found += [f"{where}: {key} is the plan's to say; use its key {_OF_THE_PLAN[key]}"
+                  for key in settings if key in _OF_THE_PLAN]  # fmt: skip
     strengths = list(file.kicks.strengths_sigmas)
     if strengths != sorted(set(strengths)):
         found.append(f"kicks.strengths_sigmas = {strengths}: must rise from entry to entry")
@@ -279,7 +285,10 @@ def _contradictions(file: PlanFile) -> list[str]:
 
 def _candidates(file: PlanFile, source: Path) -> tuple[list[Candidate], list[str]]:
     """The scenario of each configuration, and everything that is wrong with any of them, each thing once."""
-    scenario_path = str(_scenario_path(file, source))
+    try:
+        scenario_file = find(str(_scenario_path(file, source)))
+    except ScenarioError as error:
+        return [], [f"scenario = {file.scenario!r}: {problem}" for problem in error.problems]
     found, problems = [], []
     for place, each in enumerate(file.configurations):
         settings: dict[str, Any] = {**file.set, **each.set}
@@ -287,15 +296,16 @@ def _candidates(file: PlanFile, source: Path) -> tuple[list[Candidate], list[str
             settings["heartbeat.config"] = each.config
         overrides = [f"{key}={_toml(value)}" for key, value in settings.items()]
         try:
-            scenario = load(scenario_path, overrides)
+            scenario = load(str(scenario_file), overrides)
+            inputs = input_digests(scenario, scenario_file)
         except ScenarioError as error:
             where = f"configurations[{place}] ({each.name}): "
             problems += [where + text.removesuffix(" (from the command line)") for text in error.problems]
             continue
         recording = replace(scenario.recording, ticks=file.keep)
-        found.append(Candidate(each.name, replace(
-            scenario, ticks=file.ticks, duration_ms=LONGEST_MS, seed=file.first_seed, recording=recording,
-        )))  # fmt: skip
+        whole = replace(scenario, ticks=file.ticks, duration_ms=LONGEST_MS, seed=file.first_seed, recording=recording)
+        files = trace_path(scenario, scenario_file), checkpoint_path(scenario, scenario_file)
+        found.append(Candidate(each.name, whole, *files, inputs))
     return found, _once(problems)
 
 

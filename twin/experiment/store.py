@@ -73,18 +73,39 @@ class Store:
         elif not (folder / MANIFEST).is_file():
             raise ExperimentError(folder, f"has no {MANIFEST}, so no experiment was done there; name another folder")
         try:
-            place = folder / MANIFEST
-            self._base = sqlite3.connect(place if writing else f"{place.absolute().as_uri()}?mode=ro", uri=not writing)
-            if writing:
-                self._base.execute("PRAGMA journal_mode = WAL")
-                self._base.execute("PRAGMA synchronous = FULL")
-                self._base.executescript(_TABLES)
-            self._facts = dict(self._base.execute("SELECT name, value FROM facts"))
-        except sqlite3.Error as error:
+            self._facts = self._opened(folder / MANIFEST) if writing else self._read_only(folder / MANIFEST)
+            if facts is not None:
+                self._own({"schema": SCHEMA, **facts}, plan_text)
+        except BaseException as error:
             self.close()
-            raise self._failed(error) from error
-        if facts is not None:
-            self._own({"schema": SCHEMA, **facts}, plan_text)
+            if isinstance(error, sqlite3.Error):
+                raise self._failed(error) from error
+            raise
+
+    def _opened(self, place: Path) -> dict[str, str]:
+        self._base = sqlite3.connect(place)
+        # Room that the ticks of a finished shard leave is given back.
+        self._base.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._base.execute("PRAGMA journal_mode = WAL")
+        self._base.execute("PRAGMA synchronous = FULL")
+        self._base.executescript(_TABLES)
+        return self._all_facts()
+
+    def _read_only(self, place: Path) -> dict[str, str]:
+        uri = f"{place.absolute().as_uri()}?mode=ro"
+        self._base = sqlite3.connect(uri, uri=True)
+        try:
+            return self._all_facts()
+        except sqlite3.OperationalError:
+            if place.with_name(f"{MANIFEST}-wal").exists():
+                raise
+            # Where nothing may be written, SQLite cannot have its own files beside; nobody else writes there either.
+            self._base.close()
+            self._base = sqlite3.connect(f"{uri}&immutable=1", uri=True)
+            return self._all_facts()
+
+    def _all_facts(self) -> dict[str, str]:
+        return dict(self._base.execute("SELECT name, value FROM facts"))
 
     def __enter__(self) -> Self:
         return self
@@ -119,9 +140,9 @@ class Store:
     def _own(self, facts: dict[str, str], plan_text: str) -> None:
         """Write down what the results here are of, or see that they are of the same."""
         if not self._facts:
+            files.write_atomic(self.folder / PLAN, plan_text.encode())
             self._commit("INSERT INTO facts VALUES (?, ?)", sorted(facts.items()))
             self._facts = dict(facts)
-            files.write_atomic(self.folder / PLAN, plan_text.encode())
             return
         words = {
             "schema": "was made by a version of pulsetwin that wrote another format",
@@ -130,7 +151,6 @@ class Store:
         }
         wrong = [words[name] for name, value in facts.items() if self._facts.get(name) != value]
         if wrong:
-            self.close()
             raise ExperimentError(
                 self.folder, f"{' and '.join(wrong)}; name another folder (--out), or delete this one"
             )
@@ -146,29 +166,29 @@ class Store:
 
     def done(self) -> dict[int, str]:
         """The numbers of the jobs that are done, and their keys."""
-        return dict(self._base.execute("SELECT number, key FROM outcomes"))
+        return dict(self._query("SELECT number, key FROM outcomes"))
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Commit these outcomes, all or none. One that is there already stays as it is.
 
         Raises `RecordError` when the disk takes no more, and when a job that is there gives something else now.
         """
-        for each in outcomes:
-            before = self._base.execute("SELECT run_digest FROM outcomes WHERE key = ?", (each.key,)).fetchone()
-            if before is not None and before[0] != each.run_digest:
+        texts = [files.canonical_json(each.result).decode() for each in outcomes]
+        for each, text in zip(outcomes, texts, strict=True):
+            before = next(self._query("SELECT run_digest, result FROM outcomes WHERE key = ?", (each.key,)), None)
+            if before is not None and before != (each.run_digest, text):
                 raise RecordError(
                     self.folder / MANIFEST,
                     f"job {each.number} ({each.candidate}, seed {each.seed}) was done twice and came to different "
-                    f"digests, {before[0][:16]} and {each.run_digest[:16]}; this machine computes wrongly, or it is a "
-                    "bug: keep the directory and report it",
+                    f"results, with the digests {before[0][:16]} and {each.run_digest[:16]}; this machine computes "
+                    "wrongly, or it is a bug: keep the directory and report it",
                 )
         rows = [
             (
                 each.number, each.key, each.candidate, each.seed, each.ticks, each.tick_digest,
-                each.control_digest, each.run_digest, files.canonical_json(each.result).decode(),
-                each.kept_ticks or None,
+                each.control_digest, each.run_digest, text, each.kept_ticks or None,
             )
-            for each in outcomes
+            for each, text in zip(outcomes, texts, strict=True)
         ]  # fmt: skip
         self._commit("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -176,6 +196,12 @@ class Store:
         try:
             with self._base:
                 self._base.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _query(self, query: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._base.execute(query, values)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -192,20 +218,17 @@ class Store:
     def outcomes(self, first: int, end: int) -> Iterator[Outcome]:
         """The outcomes with numbers `first` .. `end` - 1 in order, without their ticks."""
         query = f"SELECT {_COLUMNS} FROM outcomes WHERE number >= ? AND number < ? ORDER BY number"
-        try:
-            for row in self._base.execute(query, (first, end)):
-                number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, result = row
-                yield Outcome(
-                    number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, json.loads(result)
-                )
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
+        for row in self._query(query, (first, end)):
+            number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, result = row
+            yield Outcome(
+                number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, json.loads(result)
+            )
 
     # --- shards ---------------------------------------------------------------------------------------------------
 
     def shards(self) -> set[int]:
         """The shards that are written."""
-        return {row[0] for row in self._base.execute("SELECT shard FROM shards")}
+        return {row[0] for row in self._query("SELECT shard FROM shards")}
 
     def write_shard(self, shard: int, numbers: Sequence[int]) -> None:
         """Write the two files of a shard from the runs `numbers`, and let go of their ticks. Raises `RecordError`."""
@@ -225,11 +248,12 @@ class Store:
                 self._base.executemany(
                     "UPDATE outcomes SET kept_ticks = NULL WHERE number = ?", [(number,) for number in numbers]
                 )
+            self._base.executescript("PRAGMA incremental_vacuum")
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
     def _ticks(self, number: int) -> bytes | None:
-        row = self._base.execute("SELECT kept_ticks FROM outcomes WHERE number = ?", (number,)).fetchone()
+        row = next(self._query("SELECT kept_ticks FROM outcomes WHERE number = ?", (number,)), None)
         return None if row is None else row[0]
 
 
