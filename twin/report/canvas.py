@@ -116,7 +116,7 @@ def _tick(value: float) -> str:
 def marked(axes: Axes, x: Any, y: Any, how: Mark, label: str | None = None, offset: float = 0.0, **more: Any) -> Any:
     """A line with a few of its mark's symbols on it, the first of them `offset` (0..1) of their distance in."""
     every = 1 / 7
-    settings = {"markevery": (offset * every, every), "markeredgecolor": "none", "markersize": 6.5} | more
+    settings = {"markevery": (offset * every, every), "markeredgecolor": "none", "markersize": 6.5 * how.scale} | more
     return axes.plot(x, y, color=how.colour, linestyle=how.line, marker=how.marker, label=label, **settings)[0]
 
 

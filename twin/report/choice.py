@@ -9,6 +9,7 @@ from typing import Any
 from twin.fingerprint.words import listed
 from twin.report.canvas import (
     LINE,
+    PANEL,
     WIDE,
     Canvas,
     few_ticks,
@@ -29,11 +30,12 @@ def choice_section(experiment: Experiment) -> Section:
     section = Section("choice", "The choice")
     section.paragraphs.append(str(experiment.choice["why"]))
     if shown:
-        section.drawings += [_totals(experiment, shown), _points(shown)]
+        section.drawings.append(_totals(experiment, shown))
         if shown[0].entry["probability_best"] is not None:
             section.drawings.append(_probabilities(experiment, shown))
         else:
             section.paragraphs.append("No probability of being best is drawn: " + _no_probability(experiment) + ".")
+        section.drawings.append(_points(shown))
     else:
         section.paragraphs.append("Nothing is drawn, because no configuration has a run.")
     return section
@@ -52,7 +54,7 @@ def justification_section(experiment: Experiment) -> Section:
 
 def sentences(text: str) -> list[str]:
     """A justification by dimensions: each begins with its name."""
-    return re.split(r"(?<=\.) (?=[A-Z][a-z]+ earns )", text)
+    return re.split(r"(?<=\.) (?=[A-Z][a-z]+ earns )", text.replace("+-", "±"))
 
 
 def _no_probability(experiment: Experiment) -> str:
@@ -74,8 +76,8 @@ def _interval(entry: Mapping[str, Any]) -> str:
 
 def _totals(experiment: Experiment, shown: Sequence[Configuration]) -> Drawing:
     names = [each.name for each in shown]
-    canvas = Canvas(WIDE, ROW * len(shown) + 60)
-    axes = canvas.axes(name_margin(names), 46, 64, 8)
+    canvas = Canvas(PANEL, ROW * len(shown) + 56)
+    axes = canvas.axes(name_margin(names), 44, 52, 8)
     for row, each in enumerate(shown):
         how, total = mark(row), each.entry["total"]
         if each.entry["interval"] is not None:
@@ -83,11 +85,12 @@ def _totals(experiment: Experiment, shown: Sequence[Configuration]) -> Drawing:
             axes.plot([low, high], [row, row], color=how.colour, linewidth=3, solid_capstyle="butt")
             axes.plot([low, low, None, high, high], [row - 0.2, row + 0.2, None, row - 0.2, row + 0.2],
                       color=how.colour, linewidth=1.6)  # fmt: skip
-        axes.plot([total], [row], color=how.colour, marker=how.marker, markersize=8, markeredgecolor=SURFACE.light)
+        axes.plot([total], [row], color=how.colour, marker=how.marker, markersize=9 * how.scale,
+                  markeredgecolor=SURFACE.light, markeredgewidth=0.7)  # fmt: skip
         axes.annotate(f"{total:.2f}", (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0),
                       textcoords="offset points", va="center", color=INK.light)  # fmt: skip
     one_row_each(axes, names)
-    few_ticks(axes, x=7, y=None)
+    few_ticks(axes, x=5, y=None)
     axes.set_xlabel("points of 100, with the 95 % interval")
     best = shown[0]
     said = f"{best.name} has {best.entry['total']:.2f} points ({_interval(best.entry)})"
@@ -168,21 +171,21 @@ def _difference(ahead: Configuration, behind: Configuration) -> str:
 
 def _probabilities(experiment: Experiment, shown: Sequence[Configuration]) -> Drawing:
     names = [each.name for each in shown]
-    canvas = Canvas(WIDE, ROW * len(shown) + 60)
-    axes = canvas.axes(name_margin(names), 46, 64, 8)
+    canvas = Canvas(PANEL, ROW * len(shown) + 56)
+    axes = canvas.axes(name_margin(names), 44, 52, 8)
     chances = [each.entry["probability_best"] or 0.0 for each in shown]
     for row, chance in enumerate(chances):
         how = mark(row)
         axes.plot([0, chance], [row, row], color=how.colour, linewidth=3, solid_capstyle="butt")
-        axes.plot([chance], [row], color=how.colour, marker=how.marker, markersize=8, clip_on=False,
-                  markeredgecolor=SURFACE.light)  # fmt: skip
-        axes.annotate(f"{chance:.3f}", (1, row), xycoords=("axes fraction", "data"), xytext=(10, 0),
+        axes.plot([chance], [row], color=how.colour, marker=how.marker, markersize=9 * how.scale,
+                  markeredgecolor=SURFACE.light, markeredgewidth=0.7)  # fmt: skip
+        axes.annotate(f"{chance:.3f}", (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0),
                       textcoords="offset points", va="center", color=INK.light)  # fmt: skip
     axes.axvline(0.95, linestyle=(0, (3, 3)), **LINE)
     one_row_each(axes, names)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(-0.04, 1.04)
     few_ticks(axes, x=6, y=None)
-    axes.set_xlabel("probability of being best; the dashed line at 0.95 is what a golden one needs")
+    axes.set_xlabel("probability of being best; golden needs 0.95")
     tie = experiment.choice["tie"]
     if experiment.choice["golden"] is not None:
         said = f"{experiment.choice['golden']} passes the line, and is golden."
@@ -192,7 +195,7 @@ def _probabilities(experiment: Experiment, shown: Sequence[Configuration]) -> Dr
         said = f"{names[0]} has the largest probability, {chances[0]:.3f}, and there is no golden configuration."
     never = sum(1 for chance in chances if chance == 0.0)
     if never:
-        said += f" In no resample was {'one' if never == 1 else f'any of {never}'} of those shown best."
+        said += f" {never} of the {len(chances)} shown {'is' if never == 1 else 'are'} best in no resample."
     return canvas.done("probabilities", "Probability of being best", said)
 
 

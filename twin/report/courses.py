@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twin.fingerprint.words import listed
 from twin.report.canvas import PANEL, WIDE, Canvas, few_ticks, legend_height, marked, name_margin, one_row_each
-from twin.report.parts import Drawing, digits, short
+from twin.report.parts import Drawing, digits, precise, short
 from twin.report.source import Runs
 from twin.report.style import INK, MUTED, SURFACE, Mark, mark
 from twin.report.tracks import Track
@@ -33,6 +34,8 @@ _SHORT = {
 STRIP, GAP = 74, 30
 GRID_POINTS = 240
 DOTS_MOST = 150
+FAR = 2.0
+"""So many times the usual longest interval is far longer."""
 
 
 class Shown(NamedTuple):
@@ -98,8 +101,8 @@ def _room(axes: object, values: Floats) -> None:
     known = _known(values)
     if len(known) and float(known.max() - known.min()) <= 1e-9 * abs(float(known.max())):
         centre = float(known[0])
-        apart = abs(centre) * 0.1 or 1.0
-        axes.set_ylim(centre - apart, centre + apart)  # type: ignore[attr-defined]
+        low, high = (0.9 * centre, 1.1 * centre) if centre > 0 else (-0.05, 1.0)
+        axes.set_ylim(low, high)  # type: ignore[attr-defined]
 
 
 def _span(tracks: Sequence[Track], metric: str) -> tuple[Floats, Floats, Floats] | None:
@@ -129,7 +132,7 @@ def _course_words(track: Track) -> str:
             said.append(f"{name} goes from {digits(float(known.min()), 0)} to {digits(float(known.max()), 0)} {unit}")
     r = _correlation(track.load_percent, track.interval_us)
     if r is not None:
-        said.append(f"at the same moment they have a correlation of {r:.2f}")
+        said.append(f"at the same moment they have a correlation of {digits(r)}")
     cache = _known(track.cache_percent)
     if len(cache) >= 4:
         late = float(cache[-len(cache) // 4 :].mean())
@@ -154,7 +157,7 @@ def together(shown: Sequence[Shown], metric: str) -> Drawing:
     labels = [short(each.name) for each in shown]
     below = legend_height(labels, PANEL)
     canvas = Canvas(PANEL, 300 + below)
-    axes = canvas.axes(64, 44 + below, 12, 26)
+    axes = canvas.axes(64, 42 + below, 12, 26)
     handles = []
     for place, each in enumerate(shown):
         track = each.track
@@ -168,10 +171,29 @@ def together(shown: Sequence[Shown], metric: str) -> Drawing:
     few_ticks(axes)
     if len(shown) == 1:
         _room(axes, shown[0].track.course(metric))
+    elif metric == "heat_thousands":
+        _far_apart(axes, [_known(each.track.course(metric)) for each in shown])
     canvas.legend(handles, labels)
     seeds = {each.seed for each in shown}
     said = f"All under the load of seed {min(seeds)}. " if len(seeds) == 1 else "Seeds differ, and so do the loads. "
     return canvas.done(f"course-{name}", f"The {word} in time", said + _together_words(shown, metric, word, unit))
+
+
+def _far_apart(axes: object, series: Sequence[Floats]) -> None:
+    """Where some are many times as large as others: linear up to the smallest one's peak, logarithmic beyond."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    peaks = [float(values.max()) for values in series if len(values) and values.max() > 0]
+    if not peaks or max(peaks) < 30 * min(peaks):
+        return
+    decade = 10.0 ** np.floor(np.log10(min(peaks)))
+    axes.set_yscale("symlog", linthresh=decade, linscale=0.6)  # type: ignore[attr-defined]
+    ticks = [0.0, *(decade * 10.0**power for power in range(12) if decade * 10.0**power <= 1.5 * max(peaks))]
+    axes.set_ylim(-0.08 * decade, 1.6 * max(peaks))  # type: ignore[attr-defined]
+    axis = axes.yaxis  # type: ignore[attr-defined]
+    axis.set_major_locator(FixedLocator(ticks[:1] + ticks[1 :: -(-len(ticks) // 6)]))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_locator(NullLocator())
 
 
 def _together_words(shown: Sequence[Shown], metric: str, word: str, unit: str) -> str:
@@ -199,41 +221,51 @@ def _together_words(shown: Sequence[Shown], metric: str, word: str, unit: str) -
 
 
 class Ranges(NamedTuple):
-    """Common axes of all phase portraits, so that they can be compared."""
+    """The axes of a phase portrait; `own` where they are not those of all others."""
 
     load: tuple[float, float]
     interval: tuple[float, float]
     cache: tuple[float, float]
+    own: bool
 
 
-def ranges(tracks: Sequence[Track]) -> Ranges:
-    """From the least to the largest of all, and a little more."""
+def ranges(tracks: Sequence[Track]) -> list[Ranges]:
+    """Common axes, so that portraits can be compared, but for those whose intervals are far longer than the others'."""
+    longest = [float(track.interval_us.max()) for track in tracks]
+    usual = float(np.median(longest))
+    far = [high > FAR * usual for high in longest]
 
-    def of(metric: str) -> tuple[float, float]:
-        values = np.concatenate([_known(track.course(metric)) for track in tracks])
+    def of(metric: str, some: Sequence[Track]) -> tuple[float, float]:
+        values = np.concatenate([_known(track.course(metric)) for track in some])
         if not len(values):
             return 0.0, 1.0
         low, high = float(values.min()), float(values.max())
-        more = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        more = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
         return low - more, high + more
 
-    return Ranges(of("load_percent"), of("interval_us"), of("cache_percent"))
+    near = of("interval_us", [track for track, is_far in zip(tracks, far, strict=True) if not is_far])
+    load, cache = of("load_percent", tracks), of("cache_percent", tracks)
+    return [
+        Ranges(load, of("interval_us", [track]) if is_far else near, cache, is_far)
+        for track, is_far in zip(tracks, far, strict=True)
+    ]
 
 
-def portrait(name: str, shown: Shown, title: str, common: Ranges) -> Drawing:
+def portrait(name: str, shown: Shown, title: str, axes_of: Ranges) -> Drawing:
     """Load against interval, and interval against cache hits."""
-    canvas = Canvas(PANEL, 276)
+    canvas = Canvas(PANEL, 272)
     half = PANEL // 2
     track = shown.track
+    load, passed, cache = (_paired(track.course(each)) for each in ("load_percent", "interval_us", "cache_percent"))
     pairs = (
-        (track.load_percent, track.interval_us, "load, %", "interval, µs", common.load, common.interval),
-        (track.interval_us, track.cache_percent, "interval, µs", "cache hits, %", common.interval, common.cache),
+        (load, passed, "load, %", "interval, µs", axes_of.load, axes_of.interval),
+        (passed, cache, "interval, µs", "cache hits, %", axes_of.interval, axes_of.cache),
     )
     for place, (x, y, below, beside, x_range, y_range) in enumerate(pairs):
-        axes = canvas.axes(place * half + 54, 46, (1 - place) * half + 14, 28)
+        axes = canvas.axes(place * half + 54, 44, (1 - place) * half + 14, 28)
         axes.plot(x, y, color=shown.how.colour, linewidth=0.7, alpha=0.55)
+        axes.plot(x, y, color=shown.how.colour, linestyle="none", marker=".", markersize=4, markeredgecolor="none")
         both = np.flatnonzero(~np.isnan(x) & ~np.isnan(y))
-        axes.plot(x, y, color=shown.how.colour, linestyle="none", marker=".", markersize=3.5, markeredgecolor="none")
         if len(both):
             first, last = both[0], both[-1]
             axes.plot(x[first], y[first], marker="^", markersize=8, color=SURFACE.light, markeredgecolor=INK.light)
@@ -245,28 +277,38 @@ def portrait(name: str, shown: Shown, title: str, common: Ranges) -> Drawing:
         few_ticks(axes, x=4, y=5)
         axes.set_xlabel(below, fontsize=11)
         axes.set_title(beside, fontsize=11)
-    return canvas.done(name, title, _portrait_words(track) + " The triangle is the start, the square the end.")
+    said = _portrait_words(track)
+    if axes_of.own:
+        said += " Its intervals are so much longer that it has axes of its own."
+    return canvas.done(name, title, said)
+
+
+def _paired(values: Floats) -> Floats:
+    """Means of two points, where both are known."""
+    return values if len(values) < 2 else values[: len(values) // 2 * 2].reshape(-1, 2).mean(axis=1)
 
 
 def _portrait_words(track: Track) -> str:
     said = []
     r = _correlation(track.load_percent, track.interval_us)
     if r is None:
-        still = "the load" if len(_known(track.load_percent)) < 3 or np.ptp(_known(track.load_percent)) == 0 else None
-        said.append(f"{still or 'The interval'} does not vary, so there is no line from load to interval".capitalize())
+        load = _known(track.load_percent)
+        still = "interval" if len(load) and load.min() < load.max() else "load"
+        why = "is not known" if not len(load) else "does not vary"
+        said.append(f"The {still} {why}, so there is no line from load to interval")
     else:
         slope = _slope(track.load_percent, track.interval_us)
-        longer = "longer" if slope >= 0 else "shorter"
+        longer = f"{digits(abs(10 * slope), 0)} µs {'longer' if slope >= 0 else 'shorter'}"
         said.append(
-            f"With 10 % more load the interval is {digits(abs(10 * slope), 0)} µs {longer} on the mean, with a scatter "
-            f"about that line of {digits(100 * (1 - r * r), 0)} % of the interval's variance"
+            f"With 10 % more load the interval is {longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, which "
+            f"explains {digits(100 * r * r, 0)} % of its variance"
         )
     cache = _known(track.cache_percent)
     if len(cache):
-        low, high = _ends(cache)
+        low, high = (digits(value, 1) for value in _ends(cache))
         with_interval = _correlation(track.interval_us, track.cache_percent)
-        text = f"nine tenths of the cache hits lie between {digits(low, 1)} and {digits(high, 1)} %"
-        said.append(text if with_interval is None else f"{text}, r = {with_interval:.2f} with the interval")
+        text = f"cache hits stay at {low} %" if low == high else f"nine tenths of the cache hits lie between {low} and {high} %"
+        said.append(text if with_interval is None else f"{text}, r = {digits(with_interval)} with the interval")
     return "; ".join(said) + "."
 
 
@@ -289,16 +331,20 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
             lines.append((each, frequency, np.mean([one.share for one in same], axis=0), same[0].spacing_s))
     if not lines:
         return [], "No spectrum is drawn: the kept ticks are too few, too uneven in time, or their interval is constant."
+    from matplotlib.ticker import FuncFormatter
+
     labels = [short(each.name) for each, *_ in lines]
     below = legend_height(labels, WIDE)
     canvas = Canvas(WIDE, 330 + below)
-    axes = canvas.axes(72, 46 + below, 14, 26)
+    axes = canvas.axes(72, 42 + below, 14, 26)
     handles = []
     for place, (each, frequency, share, _) in enumerate(lines):
         density = share / (frequency[0])
         handles.append(marked(axes, frequency, density, each.how, offset=place / len(lines), linewidth=1.2))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.set_title("share of the interval's variance in 1 Hz", fontsize=11)
     axes.set_xlabel("frequency, Hz")
     axes.minorticks_off()
@@ -306,10 +352,15 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
     every = max(each.track.every for each, *_ in lines)
     spacings = [1_000 * spacing for *_, spacing in lines]
     limit = min(frequency[-1] for _, frequency, *_ in lines)
-    peaks = [f"{each.name} at {digits(float(f[np.argmax(s)]), 2)} Hz" for each, f, s, _ in lines[:3]]
-    said = f"Most of the variance lies in {', '.join(peaks)}{' (the best three)' if len(lines) > 3 else ''}. "
+    peaks = [f"{precise(float(f[np.argmax(s)]))} Hz in {each.name}" for each, f, s, _ in lines[:3]]
+    said = f"The strongest frequency is {listed(peaks)}"
+    said += f"; frequencies are told apart down to {precise(max(float(f[0]) for _, f, *_ in lines))} Hz. "
     said += _band_words(every, spacings, limit)
     return [canvas.done("spectra", "Spectra of the interval", said)], ""
+
+
+def _plain(value: float, _: object = None) -> str:
+    return f"{value:,g}"
 
 
 def _band_words(every: int, spacings_ms: Sequence[float], limit_hz: float) -> str:
@@ -335,7 +386,7 @@ def frequencies(runs: Runs, places: Sequence[tuple[int, str, Mark]]) -> Drawing 
     axes = canvas.axes(name_margin(names), 46, 20, 8)
     for row, (_, _, how, values) in enumerate(rows):
         dots = some(values)
-        axes.plot(dots, row + shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour, markersize=5,
+        axes.plot(dots, row + shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour, markersize=5 * how.scale,
                   alpha=0.75, markeredgecolor="none")  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -345,12 +396,12 @@ def frequencies(runs: Runs, places: Sequence[tuple[int, str, Mark]]) -> Drawing 
     medians = {name: float(np.median(values)) for _, name, _, values in rows}
     spreads = {name: float(values.max() / values.min()) for _, name, _, values in rows}
     widest = max(spreads, key=lambda name: spreads[name])
-    said = f"A dot is a run. The median is {digits(medians[names[0]], 2)} Hz in {names[0]}"
+    said = f"A dot is a run. The median is {precise(medians[names[0]])} Hz in {names[0]}"
     others = [name for name in names[1:] if not 0.8 <= medians[name] / medians[names[0]] <= 1.25]
     if len(names) > 1:
         far = max(names[1:], key=lambda name: abs(np.log(medians[name] / medians[names[0]])))
         said += (
-            f", and farthest from that in {far} ({digits(medians[far], 2)} Hz)"
+            f", and farthest from that in {far} ({precise(medians[far])} Hz)"
             if others
             else ", and within a quarter of that in all others"
         )

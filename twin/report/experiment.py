@@ -95,7 +95,7 @@ def _runs(
     runs = experiment.runs
     places = [(each.place, each.name, how) for each, how in zip(shown, marks, strict=True)]
     for field, title in SCORES:
-        drawing = spread.violins(runs, places, field, title, 760 if field == SCORES[0][0] else 480)
+        drawing = spread.violins(runs, places, field, title)
         if drawing is None:
             _omit(section, left_out, f"{title}: not drawn, because no run has one.")
         else:
@@ -134,12 +134,13 @@ def _ticks(
         )
         for metric in ("interval_us", "cache_percent", "heat_thousands", "window"):
             course.drawings.append(courses.together(lines, metric))
-        common = courses.ranges([line.track for line in lines])
-        for number, line in enumerate(lines, 1):
+        axes = courses.ranges([line.track for line in lines])
+        for number, (line, axes_of) in enumerate(zip(lines, axes, strict=True), 1):
             key = file_name(number, line.name)
             course.drawings.append(courses.strips(f"run-{key}", line, f"{line.name} in time"))
-            portraits.drawings.append(courses.portrait(f"phase-{key}", line, line.name, common))
-        portraits.paragraphs.append("All have the same axes. Left: load and interval; right: interval and cache hits.")
+            portraits.drawings.append(courses.portrait(f"phase-{key}", line, line.name, axes_of))
+        portraits.paragraphs.append("Left: load and interval; right: interval and cache hits. The triangle is the start, the square the end, a dot the "
+            "mean of a part of the run. Axes are the same in all, unless a caption says otherwise.")
         drawings, why = courses.spectra(lines)
         spectra.drawings += drawings
         if why:

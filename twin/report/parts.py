@@ -62,13 +62,22 @@ class Report:
 
 
 def digits(value: float | None, places: int = 2) -> str:
-    """A figure for people: `places` decimals, thousands with commas; small ones with as many digits as they need."""
+    """A figure for people: `places` decimals, thousands with commas, and 0 without a sign."""
     if value is None:
         return "none"
-    if value != 0 and abs(value) < 0.5 * 10**-places:
-        return f"{value:.2g}"
     text = f"{value:,.{places}f}"
-    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def precise(value: float) -> str:
+    """A figure with three significant digits."""
+    return f"{value:,.3g}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A correlation or a weight with its sign; what rounds to 0 has none."""
+    text = digits(value)
+    return text if text.startswith("−") or text == "0.00" else f"+{text}"
 
 
 def short(name: str, most: int = 22) -> str:

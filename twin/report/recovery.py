@@ -81,7 +81,7 @@ def _reach_words(found: Reach | None) -> str:
         return "not kicked"
     if not found.sigmas:
         return "does not return"
-    return f"{found.sigmas:g} σ, {found.ticks or 0:,}"
+    return f"{found.sigmas:g} σ, {found.ticks or 0:,} ticks"
 
 
 def _depth_words(configurations: Sequence[Configuration], kinds: Sequence[str]) -> str:
@@ -133,7 +133,7 @@ def _recovery(kind: str, lines: Sequence[tuple[Configuration, Mark, Course]]) ->
     labels = [f"{short(each.name)}, {course.strength_sigmas:g} σ" for each, _, course in lines]
     below = legend_height(labels, PANEL)
     canvas = Canvas(PANEL, 300 + below)
-    axes = canvas.axes(56, 44 + below, 14, 26)
+    axes = canvas.axes(56, 42 + below, 14, 26)
     handles = []
     for place, (_, how, course) in enumerate(lines):
         handles.append(marked(axes, course.ticks, course.bands, how, offset=place / len(lines), linewidth=1.3))

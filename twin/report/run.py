@@ -66,7 +66,7 @@ def _tick_sections(run: RunDirectory, manifest: Mapping[str, Any], left_out: lis
     course.paragraphs.append(f"Of {facts.summary.rows:,} ticks {facts.summary.kept:,} are stored ({facts.keep}).")
     course.drawings += [
         courses.strips("run", shown, "The run in time"),
-        courses.portrait("phase", shown, "Load and interval, interval and cache hits", courses.ranges([track])),
+        courses.portrait("phase", shown, "Load and interval, interval and cache hits", courses.ranges([track])[0]),
     ]
     drawings, why = courses.spectra([shown])
     spectra.drawings += drawings

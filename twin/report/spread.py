@@ -22,7 +22,7 @@ from twin.report.canvas import (
     quiet_frame,
 )
 from twin.report.courses import shaken, some
-from twin.report.parts import Drawing, digits, short
+from twin.report.parts import Drawing, digits, precise, short, signed
 from twin.report.source import NUMBERS, Runs
 from twin.report.style import GRID, INK, MUTED, SURFACE, Mark, level_colour
 
@@ -47,13 +47,13 @@ COMPARED = (
 """Fields whose correlations are drawn, where they vary."""
 
 
-def violins(runs: Runs, places: Sequence[Place], field: str, title: str, width: int = PANEL) -> Drawing | None:
+def violins(runs: Runs, places: Sequence[Place], field: str, title: str) -> Drawing | None:
     """How a score (0..100) is spread over the runs of each configuration; None where no run has it."""
     rows = [(name, how, values) for place, name, how in places if len(values := runs.of_place(place, field))]
     if not rows:
         return None
     names = [name for name, *_ in rows]
-    canvas = Canvas(width, 32 * len(rows) + 58)
+    canvas = Canvas(PANEL, 32 * len(rows) + 58)
     axes = canvas.axes(name_margin(names), 44, 16, 8)
     for row, (_, how, values) in enumerate(rows):
         _violin(axes, row, how, values)
@@ -74,12 +74,12 @@ def _violin(axes: object, row: int, how: Mark, values: Floats) -> None:
         axes.fill_between(  # type: ignore[attr-defined]
             at, row - 0.38 * density, row + 0.38 * density, color=how.colour, alpha=0.35, linewidth=0
         )
-    dots = some(values) if varies else values[:1]
-    axes.plot(dots, row + 0.6 * shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour,  # type: ignore[attr-defined]
-              markersize=4.5, markeredgecolor="none", alpha=0.8)  # fmt: skip
     if len(values) > 1:
         middle = float(np.median(values))
         axes.plot([middle, middle], [row - 0.4, row + 0.4], color=INK.light, linewidth=1.6)  # type: ignore[attr-defined]
+    dots = some(values) if varies else values[:1]
+    axes.plot(dots, row + 0.6 * shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour,  # type: ignore[attr-defined]
+              markersize=5 * how.scale, markeredgecolor="none", alpha=0.85)  # fmt: skip
 
 
 def _density(values: Floats) -> tuple[Floats, Floats]:
@@ -105,7 +105,7 @@ def _violin_words(rows: Sequence[tuple[str, Mark, Floats]], title: str) -> str:
     spreads = {name: float(values.std(ddof=1)) for name, _, values in rows if len(values) > 1}
     if spreads and max(spreads.values()) > 0:
         widest = max(spreads, key=lambda name: spreads[name])
-        said += f"; runs differ most in {widest}, with a deviation of {digits(spreads[widest])}"
+        said += f"; runs differ most in {widest}, with a deviation of {precise(spreads[widest])}"
     if all(len(values) < VIOLIN_LEAST for *_, values in rows):
         said += f". No shape is drawn with fewer than {VIOLIN_LEAST} runs"
     elif not all(len(values) >= VIOLIN_LEAST for *_, values in rows):
@@ -123,12 +123,12 @@ def metric_map(name: str, matrix: Floats, title: str, over: str) -> Drawing:
         strongest = max(pairs, key=lambda pair: abs(pair[2]))
         weakest = min(pairs, key=lambda pair: abs(pair[2]))
         said = (
-            f"{over}. Closest are {METRIC_WORDS[strongest[0]]} and {METRIC_WORDS[strongest[1]]} ({strongest[2]:+.2f}); "
+            f"{over}. Closest are {METRIC_WORDS[strongest[0]]} and {METRIC_WORDS[strongest[1]]} ({signed(strongest[2])}); "
             f"least to do with one another have {METRIC_WORDS[weakest[0]]} and {METRIC_WORDS[weakest[1]]} "
-            f"({weakest[2]:+.2f})"
+            f"({signed(weakest[2])})"
         )
         still = [METRIC_WORDS[i] for i in range(len(METRICS)) if np.isnan(matrix[i, i])]
-        said += f". {listed(still)} {'does' if len(still) == 1 else 'do'} not vary." if still else "."
+        said += f"; {listed(still)} {'does' if len(still) == 1 else 'do'} not vary." if still else "."
     return canvas.done(name, title, said[0].upper() + said[1:])
 
 
@@ -155,7 +155,7 @@ def _map(matrix: Floats, names: Sequence[str], width: int, row: int) -> Canvas:
             known = not np.isnan(value)
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=level_colour(float(value)) if known else SURFACE.light,
                                      edgecolor=SURFACE.light, linewidth=1.5, clip_on=False))  # fmt: skip
-            text = f"{value:.2f}".replace("-", "−") if known else "–"
+            text = digits(float(value)) if known else "–"
             axes.text(j + 0.5, i + 0.54, _cell(text, cell), ha="center", va="center", fontsize=min(11, cell / 3.1),
                       color=INK.light if known else MUTED.light)  # fmt: skip
     axes.set_xticks(np.arange(size) + 0.5, names, rotation=90)
@@ -218,7 +218,7 @@ def field_map(fields: Fields) -> Drawing:
     pairs = sorted(_pairs(fields.matrix), key=lambda pair: -abs(pair[2]))
     said = "Each run is taken less the mean of its configuration, so that only what differs from run to run counts"
     strong = [
-        f"{_plain(fields.names[i])} and {_plain(fields.names[j])} ({value:+.2f})" for i, j, value in pairs[:3]
+        f"{_plain(fields.names[i])} and {_plain(fields.names[j])} ({signed(value)})" for i, j, value in pairs[:3]
     ]
     said += f". Closest are {listed(strong)}" if strong else ""
     if fields.runs < 30:
@@ -286,7 +286,7 @@ def scatter(found: Components, runs: Runs, places: Sequence[Place]) -> Drawing:
     labels = [short(name) for _, name, _ in places]
     below = legend_height(labels, WIDE)
     canvas = Canvas(WIDE, 430 + below)
-    axes = canvas.axes(58, 46 + below, 14, 26)
+    axes = canvas.axes(58, 42 + below, 14, 26)
     of = runs.of[found.rows]
     each_most = max(1, DOTS_MOST // len(places))
     handles, left_out = [], 0
@@ -296,7 +296,7 @@ def scatter(found: Components, runs: Runs, places: Sequence[Place]) -> Drawing:
         left_out += len(mine) - len(chosen)
         handles.append(axes.plot(
             found.coordinates[chosen, 0], found.coordinates[chosen, 1], linestyle="none", marker=how.marker,
-            color=how.colour, markersize=6.5, markeredgecolor=SURFACE.light, markeredgewidth=0.5,
+            color=how.colour, markersize=7 * how.scale, markeredgecolor=SURFACE.light, markeredgewidth=0.5,
         )[0])  # fmt: skip
     axes.axhline(0, zorder=0, **LINE | {"color": GRID.light})
     axes.axvline(0, zorder=0, **LINE | {"color": GRID.light})
@@ -335,5 +335,5 @@ def _scatter_words(
 def _heaviest(found: Components, component: int) -> list[str]:
     order = sorted(range(len(found.fields)), key=lambda i: (-abs(found.weights[i, component]), i))
     return [
-        f"{_plain(found.fields[i])} ({found.weights[i, component]:+.2f})" for i in order[:3]
+        f"{_plain(found.fields[i])} ({signed(float(found.weights[i, component]))})" for i in order[:3]
     ]  # fmt: skip

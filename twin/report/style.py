@@ -74,11 +74,16 @@ _VARIABLES = {shade.light: f"var(--{shade.name})" for shade in SHADES}
 
 
 class Mark(NamedTuple):
-    """How one of several series is drawn."""
+    """How one of several series is drawn. `scale` makes up for symbols that look small."""
 
     colour: str
     marker: str
     line: Any
+
+    @property
+    def scale(self) -> float:
+        """How much larger than a circle the symbol has to be to look alike."""
+        return {"*": 1.5, "P": 1.2, "X": 1.2, "D": 0.9}.get(self.marker, 1.0)
 
 
 def mark(place: int) -> Mark:
@@ -142,7 +147,6 @@ SETTINGS: Mapping[str, Any] = {
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _ID = re.compile(r' id="([^"]*)"')
 _USED = re.compile(r'(?:url\(#|href="#)([^)"]+)')
-_FAMILY = re.compile(r"'DejaVu Sans'|DejaVu Sans")
 
 
 def inline(svg: str, key: str, label: str) -> str:
@@ -157,6 +161,8 @@ def inline(svg: str, key: str, label: str) -> str:
     body = _ID.sub(lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", body)
     body = _USED.sub(lambda found: found[0].replace(found[1], f"{key}-{found[1]}"), body)
     body = body.replace("xlink:href=", "href=")
+    # A hundredth of a pixel is enough.
+    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
     body = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", body)
     body = re.sub(r"font: ([^;\"]*?)(?:'DejaVu Sans'|DejaVu Sans)[^;\"]*", r"font: \1var(--font)", body)
