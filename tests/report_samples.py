@@ -31,9 +31,7 @@ def sample_plan(names: Sequence[str], runs: int, ticks: int, keep: str, seeds: i
         f'name = "sample"\nscenario = "study"\nruns = {runs}\nticks = {ticks}\nkeep = "{keep}"\n'
         f"configurations = [{entries}]\n[kicks]\nseeds = {seeds}\n"
     )
-    source = Path("sample.toml")
-    plan = parse_plan(text, source)
-    return plan
+    return parse_plan(text, Path("sample.toml"))
 
 
 def fingerprint(place: int, seed: int) -> dict[str, Any]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twin.report.parts import Drawing, short
-from twin.report.style import GRID, INK, MUTED, SETTINGS, Mark, inline
+from twin.report.style import MUTED, SETTINGS, Mark, inline
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+Axes = Any
+"""`matplotlib.axes.Axes`. What the library declares of its types is another thing in each of its versions."""
 POINTS_AN_INCH = 72
 PNG_SCALE = 2
 CHARACTER = 6.9
@@ -28,10 +26,10 @@ def drawing_settings() -> Iterator[None]:
     """Draw with our settings, whatever the user's matplotlibrc says."""
     import matplotlib as mpl
 
+    settings: Any = mpl.rcParams
     with mpl.rc_context():
-        defaults = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
-        mpl.rcParams.update(defaults)
-        mpl.rcParams.update(SETTINGS)
+        settings.update({key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")})
+        settings.update(SETTINGS)
         yield
 
 
@@ -42,7 +40,7 @@ class Canvas:
         from matplotlib.figure import Figure
 
         self.width, self.height = width, height
-        self.figure: Figure = Figure(figsize=(width / POINTS_AN_INCH, height / POINTS_AN_INCH), dpi=POINTS_AN_INCH)
+        self.figure: Any = Figure(figsize=(width / POINTS_AN_INCH, height / POINTS_AN_INCH), dpi=POINTS_AN_INCH)
 
     def axes(self, left: float, bottom: float, right: float, top: float, **how: Any) -> Axes:
         """Axes whose edges lie so far from those of the figure."""
@@ -128,7 +126,5 @@ def quiet_frame(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-LINE = {"color": MUTED.light, "linewidth": 1.0}
+LINE: dict[str, Any] = {"color": MUTED.light, "linewidth": 1.0}
 """A thin line that helps to read."""
-TEXT = {"color": INK.light}
-FAINT = {"color": GRID.light}

@@ -209,7 +209,9 @@ def uncoupled(configurations: Sequence[Configuration]) -> list[str]:
         others = {name: one for name, one in dimensions.items() if name != "coupling"}
         earned = sum(one["points"] or 0.0 for one in others.values())
         worth = sum(100 * one["weight"] for one in others.values())
-        parts = listed([f"{name} {one['points'] or 0.0:.2f} of {100 * one['weight']:.0f}" for name, one in others.items()])
+        parts = listed(
+            [f"{name} {one['points'] or 0.0:.2f} of {100 * one['weight']:.0f}" for name, one in others.items()]
+        )
         still = "still ranks" if each.place < len(configurations) - 1 else "ranks"
         said = (
             f"{each.name} earns nothing for coupling, because {_why_uncoupled(each.fingerprint)}. It {still} "
@@ -230,6 +232,6 @@ def _why_uncoupled(fingerprint: Mapping[str, Any]) -> str:
     if mean is None:
         return str(fingerprint.get("reasons", {}).get("load_to_heartbeat_corr_mean", "no run tells its coupling"))
     return (
-        f"its interval goes with the load by a correlation of {digits(mean, 3)} only, and the best of 51 lags has about "
-        "0.2 by chance"
+        f"its interval goes with the load by a correlation of {digits(mean, 3)} only, and the best of 51 lags has "
+        "about 0.2 by chance"
     )

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twin.fingerprint.words import listed
-from twin.report.canvas import PANEL, WIDE, Canvas, few_ticks, legend_height, marked, name_margin, one_row_each
+from twin.report.canvas import PANEL, WIDE, Axes, Canvas, few_ticks, legend_height, marked, name_margin, one_row_each
 from twin.report.parts import Drawing, digits, precise, short
 from twin.report.source import Runs
-from twin.report.style import INK, MUTED, SURFACE, Mark, mark
+from twin.report.style import INK, MUTED, SURFACE, Mark
 from twin.report.tracks import Track
 
 Floats = npt.NDArray[np.float64]
@@ -34,6 +34,7 @@ _SHORT = {
 STRIP, GAP = 74, 30
 GRID_POINTS = 240
 DOTS_MOST = 150
+DECADE_POINTS = 60
 FAR = 2.0
 """So many times the usual longest interval is far longer."""
 
@@ -96,13 +97,13 @@ def strips(name: str, shown: Shown, title: str, extra: str = "") -> Drawing:
     return canvas.done(name, title, " ".join([said, extra]).strip())
 
 
-def _room(axes: object, values: Floats) -> None:
+def _room(axes: Axes, values: Floats) -> None:
     """A constant line lies in the middle of an axis about it, not on one that shows its rounding."""
     known = _known(values)
     if len(known) and float(known.max() - known.min()) <= 1e-9 * abs(float(known.max())):
         centre = float(known[0])
         low, high = (0.9 * centre, 1.1 * centre) if centre > 0 else (-0.05, 1.0)
-        axes.set_ylim(low, high)  # type: ignore[attr-defined]
+        axes.set_ylim(low, high)
 
 
 def _span(tracks: Sequence[Track], metric: str) -> tuple[Floats, Floats, Floats] | None:
@@ -179,7 +180,7 @@ def together(shown: Sequence[Shown], metric: str) -> Drawing:
     return canvas.done(f"course-{name}", f"The {word} in time", said + _together_words(shown, metric, word, unit))
 
 
-def _far_apart(axes: object, series: Sequence[Floats]) -> None:
+def _far_apart(axes: Axes, series: Sequence[Floats]) -> None:
     """Where some are many times as large as others: linear up to the smallest one's peak, logarithmic beyond."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -187,10 +188,10 @@ def _far_apart(axes: object, series: Sequence[Floats]) -> None:
     if not peaks or max(peaks) < 30 * min(peaks):
         return
     decade = 10.0 ** np.floor(np.log10(min(peaks)))
-    axes.set_yscale("symlog", linthresh=decade, linscale=0.6)  # type: ignore[attr-defined]
+    axes.set_yscale("symlog", linthresh=decade, linscale=0.6)
     ticks = [0.0, *(decade * 10.0**power for power in range(12) if decade * 10.0**power <= 1.5 * max(peaks))]
-    axes.set_ylim(-0.08 * decade, 1.6 * max(peaks))  # type: ignore[attr-defined]
-    axis = axes.yaxis  # type: ignore[attr-defined]
+    axes.set_ylim(-0.08 * decade, 1.6 * max(peaks))
+    axis = axes.yaxis
     axis.set_major_locator(FixedLocator(ticks[:1] + ticks[1 :: -(-len(ticks) // 6)]))
     axis.set_major_formatter(FuncFormatter(_plain))
     axis.set_minor_locator(NullLocator())
@@ -300,14 +301,18 @@ def _portrait_words(track: Track) -> str:
         slope = _slope(track.load_percent, track.interval_us)
         longer = f"{digits(abs(10 * slope), 0)} µs {'longer' if slope >= 0 else 'shorter'}"
         said.append(
-            f"With 10 % more load the interval is {longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, which "
-            f"explains {digits(100 * r * r, 0)} % of its variance"
+            f"With 10 % more load the interval is {longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, "
+            f"which explains {digits(100 * r * r, 0)} % of its variance"
         )
     cache = _known(track.cache_percent)
     if len(cache):
         low, high = (digits(value, 1) for value in _ends(cache))
         with_interval = _correlation(track.interval_us, track.cache_percent)
-        text = f"cache hits stay at {low} %" if low == high else f"nine tenths of the cache hits lie between {low} and {high} %"
+        text = (
+            f"cache hits stay at {low} %"
+            if low == high
+            else f"nine tenths of the cache hits lie between {low} and {high} %"
+        )
         said.append(text if with_interval is None else f"{text}, r = {digits(with_interval)} with the interval")
     return "; ".join(said) + "."
 
@@ -330,7 +335,10 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
             frequency = np.mean([one.frequency_hz for one in same], axis=0)
             lines.append((each, frequency, np.mean([one.share for one in same], axis=0), same[0].spacing_s))
     if not lines:
-        return [], "No spectrum is drawn: the kept ticks are too few, too uneven in time, or their interval is constant."
+        return (
+            [],
+            "No spectrum is drawn: the kept ticks are too few, too uneven in time, or their interval is constant.",
+        )
     from matplotlib.ticker import FuncFormatter
 
     labels = [short(each.name) for each, *_ in lines]
@@ -339,7 +347,7 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
     axes = canvas.axes(72, 42 + below, 14, 26)
     handles = []
     for place, (each, frequency, share, _) in enumerate(lines):
-        density = share / (frequency[0])
+        frequency, density = _thinned(frequency, share / frequency[0])
         handles.append(marked(axes, frequency, density, each.how, offset=place / len(lines), linewidth=1.2))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -352,11 +360,24 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
     every = max(each.track.every for each, *_ in lines)
     spacings = [1_000 * spacing for *_, spacing in lines]
     limit = min(frequency[-1] for _, frequency, *_ in lines)
-    peaks = [f"{precise(float(f[np.argmax(s)]))} Hz in {each.name}" for each, f, s, _ in lines[:3]]
+    peaks = [_peak(each.name, frequency, share) for each, frequency, share, _ in lines[:3]]
     said = f"The strongest frequency is {listed(peaks)}"
     said += f"; frequencies are told apart down to {precise(max(float(f[0]) for _, f, *_ in lines))} Hz. "
     said += _band_words(every, spacings, limit)
-    return [canvas.done("spectra", "Spectra of the interval", said)], ""
+    return [canvas.done("spectra", "Spectrum of the interval", said)], ""
+
+
+def _peak(name: str, frequency: Floats, share: Floats) -> str:
+    peak = int(np.argmax(share))
+    return f"{precise(float(frequency[peak]))} Hz in {name}{', the lowest that is seen,' if peak == 0 else ''}"
+
+
+def _thinned(frequency: Floats, density: Floats) -> tuple[Floats, Floats]:
+    """Means over parts of equal width on a logarithmic axis, where there are many values in one."""
+    place = (np.log(frequency / frequency[0]) * DECADE_POINTS / np.log(10.0)).astype(np.int64)
+    begins = np.flatnonzero(np.diff(place, prepend=-1))
+    counts = np.diff(begins, append=len(place))
+    return np.add.reduceat(frequency, begins) / counts, np.add.reduceat(density, begins) / counts
 
 
 def _plain(value: float, _: object = None) -> str:
@@ -369,8 +390,8 @@ def _band_words(every: int, spacings_ms: Sequence[float], limit_hz: float) -> st
     if every == 1:
         return f"Every tick is kept, about {apart} apart; nothing above {digits(limit_hz, 0)} Hz can be seen."
     return (
-        f"Only one tick in {every} is kept, about {apart} apart: nothing above {digits(limit_hz, 0)} Hz can be seen, and "
-        "what swings faster in truth shows folded down to lower frequencies, jitter most of all."
+        f"Only one tick in {every} is kept, about {apart} apart: nothing above {digits(limit_hz, 0)} Hz can be seen, "
+        "and what swings faster in truth shows folded down to lower frequencies, jitter most of all."
     )
 
 
@@ -386,8 +407,8 @@ def frequencies(runs: Runs, places: Sequence[tuple[int, str, Mark]]) -> Drawing 
     axes = canvas.axes(name_margin(names), 46, 20, 8)
     for row, (_, _, how, values) in enumerate(rows):
         dots = some(values)
-        axes.plot(dots, row + shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour, markersize=5 * how.scale,
-                  alpha=0.75, markeredgecolor="none")  # fmt: skip
+        axes.plot(dots, row + shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour,
+                  markersize=5 * how.scale, alpha=0.75, markeredgecolor="none")  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
     _plain_decades(axes, [float(each) for *_, values in rows for each in (values.min(), values.max())])
@@ -409,7 +430,7 @@ def frequencies(runs: Runs, places: Sequence[tuple[int, str, Mark]]) -> Drawing 
     return canvas.done("dominant-frequencies", "Dominant frequency of each run, from every tick", said)
 
 
-def _plain_decades(axes: object, values: Sequence[float]) -> None:
+def _plain_decades(axes: Axes, values: Sequence[float]) -> None:
     """Ticks of a logarithmic axis as plain numbers, few enough to be read."""
     from matplotlib.ticker import FixedFormatter, FixedLocator
 
@@ -418,10 +439,10 @@ def _plain_decades(axes: object, values: Sequence[float]) -> None:
     steps = (1, 2, 5) if decades < 2.5 else (1,)
     ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
     inside = [tick for tick in ticks if low / 2.6 <= tick <= high * 2.6]
-    axes.set_xlim(low / 1.6, high * 1.6)  # type: ignore[attr-defined]
+    axes.set_xlim(low / 1.6, high * 1.6)
     inside = [tick for tick in inside if low / 1.6 <= tick <= high * 1.6]
-    axes.xaxis.set_major_locator(FixedLocator(inside))  # type: ignore[attr-defined]
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in inside]))  # type: ignore[attr-defined]
+    axes.xaxis.set_major_locator(FixedLocator(inside))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in inside]))
 
 
 def some(values: Floats) -> Floats:
@@ -433,6 +454,5 @@ def some(values: Floats) -> Floats:
 
 def shaken(count: int) -> Floats:
     """Small offsets that keep dots apart: the golden ratio's multiples, from -0.25 to 0.25."""
-    return (np.arange(1, count + 1) * 0.6180339887498949) % 1.0 * 0.5 - 0.25
-
-
+    found: Floats = (np.arange(1, count + 1) * 0.6180339887498949) % 1.0 * 0.5 - 0.25
+    return found

@@ -69,7 +69,8 @@ def _lead(experiment: Experiment) -> list[str]:
     count = len(experiment.configurations)
     if count > SHOWN_MOST:
         lead.append(
-            f"Figures show the best {SHOWN_MOST} of {count} configurations; tables, and the files beside this page, have all."
+            f"Figures show the best {SHOWN_MOST} of {count} configurations; tables, and the files beside "
+            "this page, have all."
         )
     return [*lead, str(experiment.choice["why"])]
 
@@ -129,8 +130,8 @@ def _ticks(
     if lines:
         read = sum(len(line.tracks) for line in lines)
         course.paragraphs.append(
-            f"From the kept ticks of {read} runs, {'up to ' if read < RUNS_READ * len(lines) else ''}{RUNS_READ} of each "
-            f"configuration. A point is the mean of the kept ticks in one of {tracks.BINS} parts of a run."
+            f"From the kept ticks of {read} runs, {'up to ' if read < RUNS_READ * len(lines) else ''}{RUNS_READ} of "
+            f"each configuration. A point is the mean of the kept ticks in one of {tracks.BINS} parts of a run."
         )
         for metric in ("interval_us", "cache_percent", "heat_thousands", "window"):
             course.drawings.append(courses.together(lines, metric))
@@ -139,8 +140,10 @@ def _ticks(
             key = file_name(number, line.name)
             course.drawings.append(courses.strips(f"run-{key}", line, f"{line.name} in time"))
             portraits.drawings.append(courses.portrait(f"phase-{key}", line, line.name, axes_of))
-        portraits.paragraphs.append("Left: load and interval; right: interval and cache hits. The triangle is the start, the square the end, a dot the "
-            "mean of a part of the run. Axes are the same in all, unless a caption says otherwise.")
+        portraits.paragraphs.append(
+            "Left: load and interval; right: interval and cache hits. The triangle is the start, the square the end, a "
+            "dot the mean of a part of the run. Axes are the same in all, unless a caption says otherwise."
+        )
         drawings, why = courses.spectra(lines)
         spectra.drawings += drawings
         if why:
@@ -159,7 +162,9 @@ def _ticks(
 
 def file_name(number: int, name: str) -> str:
     """A part of a file's name that no two configurations share."""
-    return f"{number:02}-" + "".join(each if each.isascii() and (each.isalnum() or each in "-_") else "-" for each in name)
+    return f"{number:02}-" + "".join(
+        each if each.isascii() and (each.isalnum() or each in "-_") else "-" for each in name
+    )
 
 
 def _shown_lines(
@@ -206,8 +211,8 @@ def _correlations(experiment: Experiment, shown: Sequence[Configuration], left_o
         _omit(
             section,
             left_out,
-            "Correlations of fields are not drawn: several runs of a configuration are needed, and two fields that vary "
-            "among them.",
+            "Correlations of fields are not drawn: several runs of a configuration are needed, and two fields that "
+            "vary among them.",
         )
     else:
         section.drawings.append(spread.field_map(fields))

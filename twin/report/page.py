@@ -91,7 +91,9 @@ def _check_target(target: Path) -> None:
             if there and PAGE not in there:
                 raise RecordInputError(target, f"is not empty and holds no {PAGE}; name another folder (--out)")
             if foreign := sorted(there - {PAGE, FIGURES, TABLES}):
-                raise RecordInputError(target, f"has {foreign[0]!r} in it besides a report; name another folder (--out)")
+                raise RecordInputError(
+                    target, f"has {foreign[0]!r} in it besides a report; name another folder (--out)"
+                )
     except OSError as error:
         raise files.failure(target, "looking into the folder", error) from error
 

@@ -8,13 +8,25 @@ from typing import NamedTuple
 from twin.experiment.kicks import Course
 from twin.fingerprint.configuration import KINDS, ladders
 from twin.fingerprint.words import listed
-from twin.report.canvas import LINE, PANEL, WIDE, Canvas, few_ticks, legend_height, marked, name_margin, quiet_frame
+from twin.report.canvas import (
+    LINE,
+    PANEL,
+    WIDE,
+    Axes,
+    Canvas,
+    few_ticks,
+    legend_height,
+    marked,
+    name_margin,
+    quiet_frame,
+)
 from twin.report.parts import Drawing, digits, short
 from twin.report.source import Configuration
 from twin.report.style import INK, SURFACE, Mark, level_colour
 
 WORDS = {
-    "heat_burst": "heat burst", "load_pulse": "load pulse", "window_reset": "window reset", "hot_ambient": "hot ambient",
+    "heat_burst": "heat burst", "load_pulse": "load pulse", "window_reset": "window reset",
+    "hot_ambient": "hot ambient",
 }  # fmt: skip
 
 
@@ -90,8 +102,8 @@ def _depth_words(configurations: Sequence[Configuration], kinds: Sequence[str]) 
         for kind in kinds
     }
     said = [
-        f"{listed(names[:4])}{' and others' if len(names) > 4 else ''} {'does' if len(names) == 1 else 'do'} not come back "
-        f"from the weakest {WORDS[kind]}"
+        f"{listed(names[:4])}{' and others' if len(names) > 4 else ''} {'does' if len(names) == 1 else 'do'} not come "
+        f"back from the weakest {WORDS[kind]}"
         for kind, names in lost.items()
         if names
     ]
@@ -104,7 +116,9 @@ def _depth_words(configurations: Sequence[Configuration], kinds: Sequence[str]) 
     ]
     if len(full) == len(configurations):
         return "Everything comes back from everything that was tried."
-    return f"{listed(full[:4])} come back from everything that was tried." if full else "All come back from the weakest."
+    return (
+        f"{listed(full[:4])} come back from everything that was tried." if full else "All come back from the weakest."
+    )
 
 
 def recoveries(configurations: Sequence[Configuration], marks: Sequence[Mark]) -> list[Drawing]:
@@ -152,7 +166,9 @@ def _recovery(kind: str, lines: Sequence[tuple[Configuration, Mark, Course]]) ->
     said += f"{farthest[0].name} goes farthest, to {digits(max(farthest[2].bands), 1)} bands"
     out = [each.name for each, _, course in lines if course.bands[-1] > 1.0]
     inside = [each.name for each, _, course in lines if max(course.bands) <= 1.0]
-    said += f"; {listed(out[:4])}{' and others' if len(out) > 4 else ''} end{'s' * (len(out) == 1)} outside" if out else ""
+    said += (
+        f"; {listed(out[:4])}{' and others' if len(out) > 4 else ''} end{'s' * (len(out) == 1)} outside" if out else ""
+    )
     if len(inside) == len(lines):
         said += "; nobody leaves the band"
     elif not out:
@@ -160,15 +176,12 @@ def _recovery(kind: str, lines: Sequence[tuple[Configuration, Mark, Course]]) ->
     return canvas.done(f"kick-{kind.replace('_', '-')}", f"After the strongest {WORDS[kind]}", said + ".")
 
 
-def _symlog_ticks(axes: object, highest: float) -> None:
+def _symlog_ticks(axes: Axes, highest: float) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    ticks = [0.0, 0.5, 1.0]
-    for tick in (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1_000.0, 10_000.0, 100_000.0):
-        if tick <= highest * 1.3 and not (highest > 200 and tick in (2.0, 5.0, 20.0, 50.0)):
-            ticks.append(tick)
-    axes.yaxis.set_major_locator(FixedLocator(ticks))  # type: ignore[attr-defined]
-    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))  # type: ignore[attr-defined]
-    axes.yaxis.set_minor_locator(NullLocator())  # type: ignore[attr-defined]
-
-
+    decades = [10.0**power for power in range(1, 12)]
+    beyond = decades if highest > 200 else sorted([*decades, 2.0, 5.0, 20.0, 50.0])
+    ticks = [0.0, 0.5, 1.0, *(tick for tick in beyond if tick <= highest * 1.3)]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
+    axes.yaxis.set_minor_locator(NullLocator())

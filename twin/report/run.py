@@ -58,12 +58,17 @@ def _tick_sections(run: RunDirectory, manifest: Mapping[str, Any], left_out: lis
         track = read_track(path, file, 0, range(file.num_row_groups))
     course, spectra = Section("courses", "Course in time and phase portraits"), Section("spectra", "Spectrum")
     if track is None:
-        sentence = f"Nothing of the ticks is drawn, because none are stored (--ticks {facts.keep}); twin replay --out DIR makes them again."
+        sentence = f"Nothing of the ticks is drawn, because none are stored (--ticks {facts.keep}); "
+        sentence += "twin replay --out DIR makes them again."
         course.paragraphs.append(sentence)
         left_out.append(sentence)
         return [course]
     shown = courses.Shown("the run", mark(0), {int(manifest.get("seed", 0)): track})
-    course.paragraphs.append(f"Of {facts.summary.rows:,} ticks {facts.summary.kept:,} are stored ({facts.keep}).")
+    rows, kept = facts.summary.rows, facts.summary.kept
+    said = f"All {rows:,} ticks" if kept == rows else f"Of {rows:,} ticks {kept:,}"
+    course.paragraphs.append(
+        f"{said} are stored ({facts.keep}). In the phase portrait the triangle is the start, and the square the end."
+    )
     course.drawings += [
         courses.strips("run", shown, "The run in time"),
         courses.portrait("phase", shown, "Load and interval, interval and cache hits", courses.ranges([track])[0]),
@@ -87,9 +92,7 @@ def _correlations(fingerprint: Mapping[str, Any], left_out: list[str]) -> Sectio
         return section
     found = np.array(matrix, dtype=np.float64)
     section.drawings.append(spread.metric_map("metrics", found, "Correlations of the seven metrics", "Over all ticks"))
-    records = (
-        [METRICS[i], METRICS[j], matrix[i][j]] for i in range(len(METRICS)) for j in range(i + 1, len(METRICS))
-    )
+    records = ([METRICS[i], METRICS[j], matrix[i][j]] for i in range(len(METRICS)) for j in range(i + 1, len(METRICS)))
     section.tables.append(
         Table("metric_correlations", "Correlations of metrics", [], [], ["metric", "other", "correlation"], records)
     )

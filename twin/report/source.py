@@ -69,8 +69,9 @@ class Runs:
 
     def of_place(self, place: int, name: str) -> Floats:
         """The known values of a field in the runs of one configuration."""
-        values = self.values[name][self.of == place]
-        return values[~np.isnan(values)]
+        values: Floats = self.values[name][self.of == place]
+        known: Floats = values[~np.isnan(values)]
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,8 @@ class _Columns:
         ):  # fmt: skip
             self.identity[name].append(value)
         for name, column in self.values.items():
-            value = outcome.result.get(name)
-            column.append(float("nan") if value is None else float(value))
+            told = outcome.result.get(name)
+            column.append(float("nan") if told is None else float(told))
         matrix = outcome.result.get(MATRIX)
         if matrix is not None:
             found = np.array(matrix, dtype=np.float64)

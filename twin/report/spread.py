@@ -14,6 +14,7 @@ from twin.report.canvas import (
     LINE,
     PANEL,
     WIDE,
+    Axes,
     Canvas,
     few_ticks,
     legend_height,
@@ -67,18 +68,16 @@ def violins(runs: Runs, places: Sequence[Place], field: str, title: str) -> Draw
     return canvas.done(f"violin-{field.removesuffix('_score')}", title, _violin_words(rows, title))
 
 
-def _violin(axes: object, row: int, how: Mark, values: Floats) -> None:
+def _violin(axes: Axes, row: int, how: Mark, values: Floats) -> None:
     varies = float(values.max()) - float(values.min()) > 1e-6
     if len(values) >= VIOLIN_LEAST and varies:
         at, density = _density(values)
-        axes.fill_between(  # type: ignore[attr-defined]
-            at, row - 0.38 * density, row + 0.38 * density, color=how.colour, alpha=0.35, linewidth=0
-        )
+        axes.fill_between(at, row - 0.38 * density, row + 0.38 * density, color=how.colour, alpha=0.35, linewidth=0)
     if len(values) > 1:
         middle = float(np.median(values))
-        axes.plot([middle, middle], [row - 0.4, row + 0.4], color=INK.light, linewidth=1.6)  # type: ignore[attr-defined]
+        axes.plot([middle, middle], [row - 0.4, row + 0.4], color=INK.light, linewidth=1.6)
     dots = some(values) if varies else values[:1]
-    axes.plot(dots, row + 0.6 * shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour,  # type: ignore[attr-defined]
+    axes.plot(dots, row + 0.6 * shaken(len(dots)), linestyle="none", marker=how.marker, color=how.colour,
               markersize=5 * how.scale, markeredgecolor="none", alpha=0.85)  # fmt: skip
 
 
@@ -96,7 +95,9 @@ def _density(values: Floats) -> tuple[Floats, Floats]:
 def _violin_words(rows: Sequence[tuple[str, Mark, Floats]], title: str) -> str:
     medians = {name: float(np.median(values)) for name, _, values in rows}
     best = max(medians, key=lambda name: medians[name])
-    said = f"A dot is a run, the stroke the median. The {title.lower()} is highest in {best} (median {medians[best]:.2f})"
+    said = (
+        f"A dot is a run, the stroke the median. The {title.lower()} is highest in {best} (median {medians[best]:.2f})"
+    )
     worst = min(medians, key=lambda name: medians[name])
     if medians[worst] < medians[best]:
         said += f" and lowest in {worst} ({medians[worst]:.2f})"
@@ -122,11 +123,10 @@ def metric_map(name: str, matrix: Floats, title: str, over: str) -> Drawing:
     else:
         strongest = max(pairs, key=lambda pair: abs(pair[2]))
         weakest = min(pairs, key=lambda pair: abs(pair[2]))
-        said = (
-            f"{over}. Closest are {METRIC_WORDS[strongest[0]]} and {METRIC_WORDS[strongest[1]]} ({signed(strongest[2])}); "
-            f"least to do with one another have {METRIC_WORDS[weakest[0]]} and {METRIC_WORDS[weakest[1]]} "
-            f"({signed(weakest[2])})"
+        closest, farthest = (
+            f"{METRIC_WORDS[i]} and {METRIC_WORDS[j]} ({signed(value)})" for i, j, value in (strongest, weakest)
         )
+        said = f"{over}. Closest are {closest}; least to do with one another have {farthest}"
         still = [METRIC_WORDS[i] for i in range(len(METRICS)) if np.isnan(matrix[i, i])]
         said += f"; {listed(still)} {'does' if len(still) == 1 else 'do'} not vary." if still else "."
     return canvas.done(name, title, said[0].upper() + said[1:])
@@ -209,7 +209,8 @@ def _centred(values: Floats, of: npt.NDArray[np.int64], configurations: int) -> 
     sums = np.bincount(of[known], weights=values[known], minlength=configurations)
     mean = np.full(configurations, np.nan)
     np.divide(sums, counts, out=mean, where=counts > 1)
-    return values - mean[of]
+    found: Floats = values - mean[of]
+    return found
 
 
 def field_map(fields: Fields) -> Drawing:
@@ -217,9 +218,7 @@ def field_map(fields: Fields) -> Drawing:
     canvas = _map(fields.matrix, [_plain(name) for name in fields.names], WIDE, 26)
     pairs = sorted(_pairs(fields.matrix), key=lambda pair: -abs(pair[2]))
     said = "Each run is taken less the mean of its configuration, so that only what differs from run to run counts"
-    strong = [
-        f"{_plain(fields.names[i])} and {_plain(fields.names[j])} ({signed(value)})" for i, j, value in pairs[:3]
-    ]
+    strong = [f"{_plain(fields.names[i])} and {_plain(fields.names[j])} ({signed(value)})" for i, j, value in pairs[:3]]
     said += f". Closest are {listed(strong)}" if strong else ""
     if fields.runs < 30:
         said += f". With {fields.runs} runs much of this is chance"
@@ -311,8 +310,8 @@ def _scatter_words(
     found: Components, of: npt.NDArray[np.int64], places: Sequence[Place], left_out: int
 ) -> str:  # fmt: skip
     said = (
-        f"The first two components carry {100 * found.shares[0]:.0f} and {100 * found.shares[1]:.0f} % of the variance of "
-        f"{len(found.fields)} fields; the first goes with {listed(_heaviest(found, 0))}, the second with "
+        f"The first two components carry {100 * found.shares[0]:.0f} and {100 * found.shares[1]:.0f} % of the variance "
+        f"of {len(found.fields)} fields; the first goes with {listed(_heaviest(found, 0))}, the second with "
         f"{listed(_heaviest(found, 1))}."
     )
     centres = {name: found.coordinates[of == place].mean(axis=0) for place, name, _ in places if (of == place).any()}

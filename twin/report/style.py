@@ -155,14 +155,14 @@ def inline(svg: str, key: str, label: str) -> str:
     `key` begins the names, so that figures do not share them; `label` is what is read out in its place.
     """
     body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.S)
-    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.S)
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     used = set(_USED.findall(body))
     body = _ID.sub(lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", body)
     body = _USED.sub(lambda found: found[0].replace(found[1], f"{key}-{found[1]}"), body)
     body = body.replace("xlink:href=", "href=")
-    # A hundredth of a pixel is enough.
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    # A hundredth of a pixel is enough, in what is drawn; what is written stays as it is.
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), body)
     body = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", body)
     body = re.sub(r"font: ([^;\"]*?)(?:'DejaVu Sans'|DejaVu Sans)[^;\"]*", r"font: \1var(--font)", body)

@@ -121,12 +121,18 @@ def configurations(experiment: Experiment) -> Table:
     ]  # fmt: skip
     rows, records = [], []
     for each in experiment.configurations:
-        rows.append([each.name, each.settings or "as the plan has it", *(_common(each, name, places) for name, _, places in _SHOWN)])
+        rows.append(
+            [
+                each.name,
+                each.settings or "as the plan has it",
+                *(_common(each, name, places) for name, _, places in _SHOWN),
+            ]
+        )
         records.append([each.name, each.settings, each.entry["runs"], *(each.fingerprint.get(name) for name in fields)])
     return Table(
-        "configurations", "What the runs of each configuration have in common; ± is the standard deviation from run to run",
-        ["configuration", "settings", *(head for _, head, _ in _SHOWN)], rows, ["configuration", "settings", "runs", *fields],
-        records,
+        "configurations", "What the runs of each configuration have in common; ± is the deviation from run to run",
+        ["configuration", "settings", *(head for _, head, _ in _SHOWN)], rows,
+        ["configuration", "settings", "runs", *fields], records,
     )  # fmt: skip
 
 
@@ -167,18 +173,24 @@ def run_summary(experiment: Experiment) -> Table:
             values = experiment.runs.of_place(each.place, name)
             found: list[Cell] = [None] * 6
             if len(values):
-                found = [float(f"{x:.9g}") for x in [*np.percentile(values, [0, 25, 50, 75, 100]).tolist(), float(values.mean())]]
+                found = [
+                    float(f"{x:.9g}")
+                    for x in [*np.percentile(values, [0, 25, 50, 75, 100]).tolist(), float(values.mean())]
+                ]
             records.append([each.name, name, len(values), *found])
     return Table(
         "run_quartiles", "Runs of each configuration: the median, with the middle half of the runs in brackets",
         ["configuration", *(name.replace("_", " ") for name, _ in _QUARTILES)], rows,
-        ["configuration", "field", "runs", "least", "first_quartile", "median", "third_quartile", "largest", "mean"], records,
+        ["configuration", "field", "runs", "least", "first_quartile", "median", "third_quartile", "largest", "mean"],
+        records,
     )  # fmt: skip
 
 
 def kicks(experiment: Experiment) -> list[Table]:
     """From what each configuration comes back; every kick; and the courses."""
-    kinds = [kind for kind in KINDS if any(kick.kind == kind for each in experiment.configurations for kick in each.kicks)]
+    kinds = [
+        kind for kind in KINDS if any(kick.kind == kind for each in experiment.configurations for kick in each.kicks)
+    ]
     rows = []
     for each in experiment.configurations:
         cells = [each.name]
@@ -196,15 +208,15 @@ def kicks(experiment: Experiment) -> list[Table]:
         for each in experiment.configurations
         for kick in each.kicks
     ]
-    points = (
+    points: Iterable[list[Cell]] = (
         [each.name, course.kind, course.seed, course.strength_sigmas, tick, bands]
         for each in experiment.configurations
         for course in each.courses
         for tick, bands in zip(course.ticks, course.bands, strict=True)
     )
     return [
-        Table("kicks", "The strongest kick from which every seed comes back, of the strongest that was tried, and how long the "
-              "slowest takes", ["configuration", *(WORDS[kind] for kind in kinds)], rows,
+        Table("kicks", "The strongest kick from which every seed comes back, of the strongest that was tried, and how "
+              "long the slowest takes", ["configuration", *(WORDS[kind] for kind in kinds)], rows,
               ["configuration", "kind", "seed", "strength_sigmas", "returned", "return_ticks"], every),
         Table("kick_courses", "Every course after a kick", [], [],
               ["configuration", "kind", "seed", "strength_sigmas", "ticks_after_the_kick", "bands"], points),
@@ -282,8 +294,8 @@ def component_tables(found: Components, experiment: Experiment) -> list[Table]:
     """Weights and coordinates of principal components, as files."""
     runs = experiment.runs
     names = [each.name for each in experiment.configurations]
-    weights = [[name, *map(float, found.weights[i])] for i, name in enumerate(found.fields)]
-    points = (
+    weights: list[list[Cell]] = [[name, *map(float, found.weights[i])] for i, name in enumerate(found.fields)]
+    points: Iterable[list[Cell]] = (
         [int(runs.number[row]), names[int(runs.of[row])], int(runs.seed[row]), *map(float, found.coordinates[i])]
         for i, row in enumerate(found.rows)
     )

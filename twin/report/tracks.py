@@ -130,8 +130,9 @@ def read_track(path: Path, file: Any, number: int, groups: Sequence[int]) -> Tra
         np.concatenate([part[i] for part in late])[-SPECTRUM_ROWS:] for i in range(3)
     )  # fmt: skip
     every, even = _even(numbers)
-    courses = [np.concatenate([piece[i] for piece in pieces]) for i in range(len(pieces[0]))]
-    return Track(number, total, every, *courses, spectrum(elapsed[even], passed[even].astype(np.float64)))
+    seconds, load, interval, cache, heat, window = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    found = spectrum(elapsed[even], passed[even].astype(np.float64))
+    return Track(number, total, every, seconds, load, interval, cache, heat, window, found)
 
 
 def _columns(path: Path, file: Any, groups: Sequence[int]) -> Iterator[dict[str, Integers]]:
