@@ -435,12 +435,10 @@ def _plain_decades(axes: Axes, values: Sequence[float]) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator
 
     low, high = min(values), max(values)
-    decades = np.log10(high / low) if high > low else 0.0
-    steps = (1, 2, 5) if decades < 2.5 else (1,)
-    ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
-    inside = [tick for tick in ticks if low / 2.6 <= tick <= high * 2.6]
+    steps = (1, 2, 5) if high < 300 * low else (1,)
     axes.set_xlim(low / 1.6, high * 1.6)
-    inside = [tick for tick in inside if low / 1.6 <= tick <= high * 1.6]
+    ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
+    inside = [tick for tick in ticks if low / 1.6 <= tick <= high * 1.6]
     axes.xaxis.set_major_locator(FixedLocator(inside))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in inside]))
 
@@ -454,5 +452,4 @@ def some(values: Floats) -> Floats:
 
 def shaken(count: int) -> Floats:
     """Small offsets that keep dots apart: the golden ratio's multiples, from -0.25 to 0.25."""
-    found: Floats = (np.arange(1, count + 1) * 0.6180339887498949) % 1.0 * 0.5 - 0.25
-    return found
+    return np.asarray(np.arange(1, count + 1) * 0.6180339887498949 % 1.0 * 0.5 - 0.25, dtype=np.float64)

@@ -161,6 +161,7 @@ def inline(svg: str, key: str, label: str) -> str:
     body = _ID.sub(lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", body)
     body = _USED.sub(lambda found: found[0].replace(found[1], f"{key}-{found[1]}"), body)
     body = body.replace("xlink:href=", "href=")
+    body = re.sub(r'stroke: #000000; stroke-opacity: 0(?=[;"])', "stroke: none", body)
     # A hundredth of a pixel is enough, in what is drawn; what is written stays as it is.
     body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), body)
     body = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), body)
