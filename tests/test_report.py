@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,27 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import answer, command, files_below, refused
-from report_samples import FIVE, made
+from report_samples import FIVE, made, smallest
 
 from twin.fingerprint.run import FIELDS
 from twin.record.files import RecordInputError
-from twin.report import page, style
+from twin.report import canvas, page, style
 from twin.report.page import write_report
 from twin.report.source import MATRIX
 
-ALL = [f"{number:06b}" for number in range(64)]
+TWO = FIVE[:2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_images() -> Iterator[None]:
+    """Images nobody looks at need few pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "PNG_SCALE", 0.25)
+        yield
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def experiment(small_images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five made-up configurations with nine runs each, and their report."""
     folder = made(tmp_path_factory.mktemp("experiments") / "five", runs=9, ticks=3_000)
     write_report(folder)
@@ -136,7 +145,7 @@ def test_files_have_everything(experiment: Path) -> None:
 
 
 def test_same_results_give_the_same_bytes_and_nothing_else_is_touched(tmp_path: Path) -> None:
-    folder = made(tmp_path / "five", runs=3)
+    folder = made(tmp_path / "two", names=TWO, runs=3)
     before = files_below(folder)
     write_report(folder)
     first = files_below(folder / "report")
@@ -146,20 +155,21 @@ def test_same_results_give_the_same_bytes_and_nothing_else_is_touched(tmp_path: 
     after = {name: data for name, data in files_below(folder).items() if not name.startswith(("report", "manifest"))}
     assert after == {name: data for name, data in before.items() if not name.startswith("manifest")}
     assert (folder / "manifest.sqlite").read_bytes() == before["manifest.sqlite"]
-    elsewhere = made(tmp_path / "again", runs=3)
+    elsewhere = made(tmp_path / "again", names=TWO, runs=3)
     write_report(elsewhere, tmp_path / "out")
     assert files_below(tmp_path / "out") == first
 
 
 def test_many_configurations(tmp_path: Path) -> None:
-    folder = made(tmp_path / "many", names=ALL, runs=3, ticks=400)
+    names = [f"candidate_{number}" for number in range(14)]
+    folder = made(tmp_path / "many", names=names, runs=3, ticks=100, keep="none", kick_seeds=0)
     write_report(folder)
     text = read(folder)
-    assert "Figures show the best 12 of 64 configurations; tables, and the files beside this page, have all." in text
-    assert len(list((folder / "report" / "figures").glob("phase-*.svg"))) == 12
-    assert len(rows(folder, "ranking")) == len(rows(folder, "configurations")) == 64
-    assert len(rows(folder, "runs")) == 192
-    assert all(name in text for name in ALL)
+    assert "Figures show the best 12 of 14 configurations; tables, and the files beside this page, have all." in text
+    assert len(list((folder / "report" / "figures").glob("metrics-*.svg"))) == 12
+    assert len(rows(folder, "ranking")) == len(rows(folder, "configurations")) == 14
+    assert len(rows(folder, "runs")) == 42
+    assert all(name in text for name in names)
 
 
 def everything_unknown(place: int, seed: int, result: dict[str, Any]) -> None:
@@ -194,7 +204,7 @@ def constant(place: int, seed: int, result: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_degenerate_experiments(tmp_path: Path, changes: dict[str, Any], sentences: list[str]) -> None:
-    folder = made(tmp_path / "odd", **changes)
+    folder = made(tmp_path / "odd", **{"names": TWO} | changes)
     written = write_report(folder)
     text = read(folder)
     for sentence in sentences:
@@ -226,7 +236,7 @@ def test_who_earns_nothing_for_coupling_is_explained(tmp_path: Path) -> None:
 
 
 def test_unfinished(tmp_path: Path) -> None:
-    folder = made(tmp_path / "five", finished=False)
+    folder = smallest(tmp_path / "one", finished=False)
     refused(2, ["the experiment is not finished; run the same twin experiment again"], command("report", folder))
     assert not (folder / "report").exists()
 
@@ -243,7 +253,7 @@ def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    folder = made(tmp_path / "five", runs=1, kick_seeds=0)
+    folder = smallest(tmp_path / "one")
     out = tmp_path / "elsewhere"
     said = answer("report", folder, "--out", out)
     assert said["page"] == str(out / "report.html")
@@ -255,7 +265,7 @@ def test_command(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
-    folder = made(tmp_path / "five", runs=1, kick_seeds=0)
+    folder = smallest(tmp_path / "one")
     out = tmp_path / "mine"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
@@ -267,7 +277,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_there_stays_when_a_report_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = made(tmp_path / "five", runs=1, kick_seeds=0)
+    folder = smallest(tmp_path / "one")
     write_report(folder)
     before = files_below(folder / "report")
 
@@ -281,7 +291,7 @@ def test_what_is_there_stays_when_a_report_fails(tmp_path: Path, monkeypatch: py
 
 
 def test_damaged_choice(tmp_path: Path) -> None:
-    folder = made(tmp_path / "five", runs=1, kick_seeds=0)
+    folder = smallest(tmp_path / "one")
     (folder / "golden.json").write_text('{"ranking": [{"name": "a"}]}')
     with pytest.raises(RecordInputError, match="writes it anew"):
         write_report(folder)

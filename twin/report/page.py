@@ -12,7 +12,7 @@ from pathlib import Path
 from twin.experiment.store import MANIFEST as EXPERIMENT
 from twin.record import files
 from twin.record.files import PARTIAL, RecordInputError
-from twin.record.rundir import MANIFEST, SEAM_LOG, TICKS
+from twin.record.rundir import MANIFEST, REPORT, SEAM_LOG, TICKS
 from twin.report import canvas
 from twin.report.experiment import experiment_report
 from twin.report.parts import Report
@@ -22,8 +22,6 @@ from twin.report.tables import csv_bytes
 
 PAGE = "report.html"
 FIGURES, TABLES = "figures", "tables"
-DEFAULT = "report"
-"""The folder inside the directory that a report goes to by default."""
 _TEMPLATE = "page.html"
 _NEEDED = ("jinja2", "matplotlib")
 
@@ -53,7 +51,7 @@ def write_report(folder: Path, out: Path | None = None, say: Callable[[str], Non
         raise MissingExtraError(
             folder, f"a report needs {' and '.join(missing)}, not installed here; pip install 'pulsetwin[report]'"
         )
-    target = folder / DEFAULT if out is None else out
+    target = folder / REPORT if out is None else out
     _check_target(target)
     with canvas.drawing_settings():
         if (folder / EXPERIMENT).is_file():
