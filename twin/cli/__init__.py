@@ -249,6 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     golden = add("golden", "which configuration an experiment found best, how sure that is, and why")
     golden.add_argument("directory", metavar="DIR", help="an experiment's directory")
+    report = add("report", "write a page with figures and tables of an experiment, or of a run")
+    report.add_argument("directory", metavar="DIR", help="the directory of an experiment or of a run")
+    report.add_argument("--out", metavar="DIR", type=_folder, help="where to (default: report/ in that directory)")
 
     add("scenarios", "list the scenarios that are shipped")
 

@@ -32,6 +32,8 @@ ADVICE = "advice.jsonl"
 """The layouts that an advisor gave for the run's memory pool."""
 EXPORT = "export"
 """The folder inside a run directory that exports go to by default."""
+REPORT = "report"
+"""The folder inside a run directory that its report goes to by default."""
 
 FILES = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST, RUN_LOG, TRACE, TRACE_GZ, WEIGHTS, ADVICE)
 """Every file of a run."""
@@ -187,7 +189,7 @@ def _make_empty(path: Path, key: str) -> None:
     """Remove a complete run with `key`. Raises `RecordInputError` for anything else that is there, and `OSError`."""
     known = {*FILES, *(name + PARTIAL for name in FILES)}
     entries = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in entries if name not in known and name != EXPORT]
+    foreign = [name for name in entries if name not in known and name not in (EXPORT, REPORT)]
     if foreign:
         raise RecordInputError(
             path, f"has {foreign[0]!r}, which belongs to no run; name another directory (--out), or an empty one"
@@ -206,7 +208,7 @@ def _make_empty(path: Path, key: str) -> None:
         )
     # Without its manifest the run is not complete, so a crash from here on leaves nothing that looks whole.
     for name in sorted(entries, key=lambda name: name != MANIFEST):
-        if name != EXPORT:
+        if name not in (EXPORT, REPORT):
             (path / name).unlink()
     files.sync_directory(path)
 
