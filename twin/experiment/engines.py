@@ -92,6 +92,13 @@ class LocalEngine:
         deaths = in_a_row = 0
         try:
             while True:
+                if deaths > DEATHS_MOST or in_a_row >= DEATHS_IN_A_ROW + self.workers:
+                    yield from done
+                    raise EngineError(
+                        f"processes of the experiment died {deaths} times, {in_a_row} in a row without a result, "
+                        f"the last time at {_names(again)}; is there enough memory (--workers takes fewer), or is "
+                        "somebody killing them? What was done is saved, run the same command again to go on"
+                    )
                 while len(busy) < self.workers:
                     # What a process died of comes last, so that a job that kills it keeps no other from being done.
                     batch = next(batches, None) or (again.popleft() if again else None)
@@ -103,12 +110,6 @@ class LocalEngine:
                         pipe.send((perform, batch))
                 # Only now, so that nobody waits for work while what is done is being kept.
                 yield from done
-                if deaths > DEATHS_MOST or in_a_row >= DEATHS_IN_A_ROW + self.workers:
-                    raise EngineError(
-                        f"processes of the experiment died {deaths} times, {in_a_row} in a row without a result, "
-                        f"the last time at {_names(again)}; is there enough memory (--workers takes fewer), or is "
-                        "somebody killing them? What was done is saved, run the same command again to go on"
-                    )
                 if not busy:
                     return
                 done = []
