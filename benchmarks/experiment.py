@@ -1,8 +1,9 @@
 """Measure an experiment: seconds, memory of all its processes together, disk, ticks a second, beside a SimPy event.
 
-    python benchmarks/experiment.py [--plan phase2] [--runs 150] [--workers N] [--json]
+    python benchmarks/experiment.py [--plan phase2] [--runs 150] [--kicks 2] [--workers N] [--json]
 
-`--runs` takes a share: so many runs of each configuration instead of the plan's. The raw SimPy event is measured in the
+`--runs` takes a share: so many runs of each configuration instead of the plan's, and `--kicks` so many seeds that are
+kicked (each is some 30 runs, whose ticks do not count). The raw SimPy event is measured in the
 same process, before and after, so that ratios of different machines can be compared; `tick_events` is what a tick of
 all workers together costs in such events. Memory is what the processes have for themselves, with their share of what
 several have (PSS), looked at four times a second; disk is what the finished directory holds, and the most it held.
@@ -96,10 +97,11 @@ def disk_bytes(folder: Path) -> int:
     return total
 
 
-def measure(plan: str, runs: int | None, workers: int, folder: Path) -> dict[str, Any]:
+def measure(plan: str, runs: int | None, kicks: int | None, workers: int, folder: Path) -> dict[str, Any]:
     """Do the experiment in `folder`, and all figures of it."""
     options = ["experiment", plan, "--workers", str(workers), "--out", str(folder), "--json"]
     options += [] if runs is None else ["--set", f"runs={runs}"]
+    options += [] if kicks is None else ["--set", f"kicks.seeds={kicks}"]
     said = io.StringIO()
     before = simpy_event_ns()
     began = time.perf_counter()
@@ -137,11 +139,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure an experiment.")
     parser.add_argument("--plan", default="phase2", help="default: phase2")
     parser.add_argument("--runs", type=int, help="runs of each configuration (default: the plan's)")
+    parser.add_argument("--kicks", type=int, help="seeds that are kicked (default: the plan's)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="default: all processors")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="twin-benchmark-") as folder:
-        figures = measure(options.plan, options.runs, options.workers, Path(folder) / "out")
+        figures = measure(options.plan, options.runs, options.kicks, options.workers, Path(folder) / "out")
     if options.json:
         print(json.dumps(figures))
         return 0

@@ -28,8 +28,10 @@ configurations = ["1_0_1_1_1_0", "0_1_1_0_1_1", {{ name = "off", config = "0_0_0
 [kicks]
 seeds = {kicked}
 """
-DIES, RAISES, WAIT = "LIGHT_DIES", "LIGHT_RAISES", "LIGHT_WAIT_MS"
-"""Environment variables: the process dies at any job; job number so and so raises; each takes so long."""
+DIES, RAISES, WAIT, BULK = "LIGHT_DIES", "LIGHT_RAISES", "LIGHT_WAIT_MS", "LIGHT_BULK"
+"""Environment variables: the process dies at job number so (or at `all`), that one raises, each takes so long and
+gives so many bytes.
+"""
 
 
 def light_plan(folder: Path, runs: int = 20, ticks: int = 20_000, kicked: int = 1, **others: Any) -> Plan:
@@ -47,7 +49,7 @@ def digest(*parts: object) -> str:
 def perform(job: Job) -> Outcome:
     """A result that depends on candidate and seed, as a run's would."""
     seed = job.scenario.seed
-    if os.environ.get(DIES):
+    if os.environ.get(DIES) in ("all", str(job.number)):
         os.kill(os.getpid(), signal.SIGKILL)
     if os.environ.get(RAISES) == str(job.number):
         raise LookupError(f"nothing at {seed}")
@@ -62,6 +64,8 @@ def perform(job: Job) -> Outcome:
         "jitter_is_white": chance.random() < 0.5,
         "reasons": {"latency_p99_ns": "the machine has none"},
     }
+    if os.environ.get(BULK):
+        result["bulk"] = "x" * int(os.environ[BULK])
     if job.kicks is not None:
         kick = {"kind": "heat_burst", "seed": seed, "strength_sigmas": 1.0, "returned": True, "return_ticks": seed}
         result = {"kicks": [kick], "courses": [], "watched": []}

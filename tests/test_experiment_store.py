@@ -245,13 +245,17 @@ def stopping(real: Callable[..., Any], at_call: int, after: bool) -> Callable[..
     return step
 
 
-def test_writing_a_shard_can_be_interrupted_anywhere(tmp_path: Path, expected: str, blob: bytes) -> None:
+def test_writing_a_shard_can_be_interrupted_anywhere(
+    tmp_path: Path, blob: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that ends at any step of a shard leaves a directory that is gone on with, and the ticks are there."""
 
     def with_ticks(job: Job) -> Outcome:
         return replace(perform(job), kept_ticks=blob)
 
-    plan = light_plan(tmp_path)
+    monkeypatch.setattr(conducting, "SHARD_RUNS", 5)
+    plan = light_plan(tmp_path, runs=4)
+    expected = straight(plan, tmp_path / "straight").experiment_digest
     steps = [
         (tables, "write_runs"), (tables, "write_ticks"), (storing.files, "commit"), (storing.files, "sync_directory"),
         (Store, "write_shard"), (Store, "_ticks"), (conducting, "finish"), (conducting, "write_json"),
@@ -270,12 +274,12 @@ def test_writing_a_shard_can_be_interrupted_anywhere(tmp_path: Path, expected: s
                 assert store.shards() == {0, 1, 2}
             assert not list(place.glob("*.partial")), name
             runs = [row["run_id"] for path in tables.shards(place, "runs") for row in pq.read_table(path).to_pylist()]
-            assert sorted(runs) == list(range(60))
-            assert sum(pq.read_metadata(path).num_row_groups for path in tables.shards(place, "ticks")) == 60
+            assert sorted(runs) == list(range(12))
+            assert sum(pq.read_metadata(path).num_row_groups for path in tables.shards(place, "ticks")) == 12
             # Nothing waits twice: the ticks are in the shards, and no longer in the manifest.
             base = sqlite3.connect(place / MANIFEST)
             assert base.execute(
-                "SELECT count(*) FROM outcomes WHERE kept_ticks IS NOT NULL AND number < 60"
+                "SELECT count(*) FROM outcomes WHERE kept_ticks IS NOT NULL AND number < 12"
             ).fetchone() == (0,)
             base.close()
 

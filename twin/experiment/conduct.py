@@ -23,6 +23,8 @@ COMMIT_SECONDS = 0.25
 """What comes back within this time is committed together."""
 BATCH_TICKS = 100_000
 """Short runs are handed over several at a time, about this many ticks together."""
+BATCH_RUNS = 100
+"""And never more runs than these."""
 CHOICE = "golden.json"
 
 
@@ -99,7 +101,7 @@ def conduct(
         done = store.done()
         shards = _Shards(store, plan.order(), set(done))
         shards.write()
-        batches = _batches(jobs_of(plan, code, done), max(1, BATCH_TICKS // plan.file.ticks))
+        batches = _batches(jobs_of(plan, code, done), min(BATCH_RUNS, max(1, BATCH_TICKS // plan.file.ticks)))
         here = ticks = 0
         waiting: list[Outcome] = []
         committed = time.monotonic()

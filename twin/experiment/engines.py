@@ -12,13 +12,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, cast
 
 from twin.experiment.jobs import Job, Outcome, Perform
 
@@ -26,7 +27,7 @@ Batch = Sequence[Job]
 DEATHS_MOST = 1_000
 """Processes that may die while an experiment is done before something must be wrong with it."""
 DEATHS_IN_A_ROW = 5
-"""Deaths without a single outcome between them."""
+"""Deaths without a single outcome between them, where one process works; one more for each that works beside it."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -73,7 +74,11 @@ class HereEngine:
 
 
 class LocalEngine:
-    """Does jobs in `workers` processes of this machine. One that dies is replaced, and its batch done again."""
+    """Does jobs in `workers` processes of this machine. One that dies is replaced, and its batch done again.
+
+    Each process has a pipe of its own, of which nobody else has an end: however it dies, and in the middle of whatever
+    message, the pipe ends with it, and no other process waits for a lock that it held.
+    """
 
     def __init__(self, workers: int) -> None:
         if workers < 1:
@@ -82,51 +87,96 @@ class LocalEngine:
 
     def outcomes(self, perform: Perform, batches: Iterator[Batch]) -> Generator[list[Outcome]]:
         """As `Engine.outcomes`. Raises `EngineError` when processes keep dying, and `JobError`."""
-        again: list[Batch] = []
+        again: deque[Batch] = deque()
+        busy: dict[Connection, tuple[BaseProcess, Batch]] = {}
+        idle: list[tuple[Connection, BaseProcess]] = []
+        done: list[list[Outcome]] = []
         deaths = in_a_row = 0
-        while True:
-            waiting: dict[Future[list[Outcome]], Batch] = {}
-            # Spawned processes share no lock and no descriptor with this one, whose threads they could not know.
-            context = get_context("spawn")
-            pool = ProcessPoolExecutor(self.workers, context, initializer=_in_worker, initargs=(os.getpid(),))
-            try:
-                while True:
-                    while len(waiting) < 2 * self.workers:
-                        batch = again.pop() if again else next(batches, None)
-                        if batch is None:
-                            break
-                        try:
-                            with _no_main(), _interrupts_held():
-                                waiting[pool.submit(batch_done, perform, batch)] = batch
-                        except BrokenProcessPool:
-                            again.append(batch)
-                            raise
-                    if not waiting:
-                        return
-                    ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        done = future.result()
-                        del waiting[future]
-                        in_a_row = 0
-                        yield done
-            except BrokenProcessPool as error:
-                deaths += 1
-                in_a_row += 1
-                # What had been finished when the pool broke is taken, and only the rest is done again.
-                for future, batch in waiting.items():
-                    if future.done() and not future.cancelled() and future.exception() is None:
-                        in_a_row = 0
-                        yield future.result()
-                    else:
-                        again.append(batch)
-                if deaths > DEATHS_MOST or in_a_row > DEATHS_IN_A_ROW:
+        try:
+            while True:
+                if deaths > DEATHS_MOST or in_a_row >= DEATHS_IN_A_ROW + self.workers:
+                    yield from done
                     raise EngineError(
-                        f"processes of the experiment died {deaths} times, {in_a_row} in a row without a result; is "
-                        "there enough memory (--workers takes fewer), or is somebody killing them? What was done is "
-                        "saved, run the same command again to go on"
-                    ) from error
-            finally:
-                _stop(pool)
+                        f"processes of the experiment died {deaths} times, {in_a_row} in a row without a result, "
+                        f"the last time at {_names(again)}; is there enough memory (--workers takes fewer), or is "
+                        "somebody killing them? What was done is saved, run the same command again to go on"
+                    )
+                while len(busy) < self.workers:
+                    # What a process died of comes last, so that a job that kills it keeps no other from being done.
+                    batch = next(batches, None) or (again.popleft() if again else None)
+                    if batch is None:
+                        break
+                    pipe, process = idle.pop() if idle else _started()
+                    busy[pipe] = process, batch
+                    with contextlib.suppress(OSError):  # A process that has died is noticed below.
+                        pipe.send((perform, batch))
+                # Only now, so that nobody waits for work while what is done is being kept.
+                yield from done
+                if not busy:
+                    return
+                done = []
+                for pipe in cast("list[Connection]", wait(list(busy))):
+                    process, batch = busy.pop(pipe)
+                    try:
+                        answer = pipe.recv()
+                    except (EOFError, OSError):
+                        _ended(pipe, process)
+                        again.append(batch)
+                        deaths += 1
+                        in_a_row += 1
+                        continue
+                    idle.append((pipe, process))
+                    in_a_row = 0
+                    if isinstance(answer, str):
+                        raise JobError(answer)
+                    done.append(answer)
+        finally:
+            family = [*idle, *((pipe, process) for pipe, (process, _) in busy.items())]
+            for _, process in family:
+                process.terminate()
+            for pipe, process in family:
+                _ended(pipe, process)
+
+
+def _started() -> tuple[Connection, BaseProcess]:
+    """A new process, and our end of its pipe."""
+    # A spawned process shares no lock and no descriptor with this one, whose threads it could not know.
+    context = get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_work, args=(its, os.getpid()), daemon=True)
+    with _no_main(), _interrupts_held():
+        process.start()
+    its.close()
+    return ours, process
+
+
+def _ended(pipe: Connection, process: BaseProcess) -> None:
+    """Wait for a process that ends, and let go of it."""
+    pipe.close()
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
+
+
+def _work(pipe: Connection, parent: int) -> None:
+    """Do batches as long as somebody asks: each is answered by its outcomes, or by what one of its jobs raised."""
+    _in_worker(parent)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            perform, batch = pipe.recv()
+            try:
+                answer: list[Outcome] | str = batch_done(perform, batch)
+            except JobError as error:
+                answer = str(error)
+            pipe.send(answer)
+
+
+def _names(batches: Iterable[Batch], most: int = 4) -> str:
+    """The first jobs of these, for people."""
+    jobs = [f"job {job.number} ({job.candidate}, seed {job.scenario.seed})" for batch in batches for job in batch]
+    return ", ".join(jobs[:most]) + (", ..." if len(jobs) > most else "")
 
 
 @contextlib.contextmanager
@@ -138,18 +188,6 @@ def _no_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the pool at once: nobody waits for what it has not finished."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        with contextlib.suppress(OSError, ValueError):
-            process.terminate()
-    for process in processes:
-        with contextlib.suppress(OSError, ValueError, AssertionError):
-            process.join(5)
 
 
 @contextlib.contextmanager
