@@ -238,7 +238,7 @@ def test_a_real_experiment_of_one_command(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_engine", lambda options: _here())
+    monkeypatch.setattr(cli, "engine_of", lambda *_: _here())
     assert cli.perform is simulate.perform
     (tmp_path / "plan.toml").write_text(
         'scenario = "study"\nruns = 1\nticks = 1_000\nfirst_seed = 11\nkeep = "every:100"\n'

@@ -96,7 +96,7 @@ def conduct(
     """
     code = code_version(each.scenario for each in plan.candidates)
     facts = {"plan": blake2b(plan.canonical(), digest_size=16).hexdigest(), "code": code}
-    with Store(folder, facts, plan.source.read_text(encoding="utf-8-sig")) as store:
+    with Store(folder, facts, plan.to_toml()) as store:
         began = time.monotonic()
         done = store.done()
         shards = _Shards(store, plan.order(), set(done))

@@ -145,6 +145,16 @@ class Plan:
         ]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
+    def to_toml(self) -> str:
+        """The plan as TOML, every default written out and every override in its place."""
+        import tomli_w
+
+        data = asdict(self.file)
+        data["configurations"] = [
+            {key: value for key, value in each.items() if value is not None} for each in data["configurations"]
+        ]
+        return tomli_w.dumps(data)
+
     def order(self) -> list[int]:
         """In which order the runs are done: a permutation of 0 .. runs - 1.
 

@@ -3,7 +3,7 @@
     manifest.sqlite       what the plan is, and one row for each job that is done; the truth
     runs-00000.parquet    fingerprints, a row a run, about 1,000 runs a file
     ticks-00000.parquet   the ticks that the plan keeps, a row group a run
-    plan.toml             the plan as it was given
+    plan.toml             the plan, overrides and defaults written out
 
 A result is either wholly in the manifest or not at all, and a job has one result however often it was done. The ticks
 of a run wait in the manifest until their shard is written under another name, synced and renamed; only then are they

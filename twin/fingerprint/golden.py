@@ -204,7 +204,7 @@ def _choice(
     why = (
         f"It is a tie: {listed(tie)} are best with probabilities of {listed([_chance(chances[name]) for name in tie])}"
     )
-    over, points, low, high = leads[0]
+    over, points, low, high = next((one for one in leads if one[0] in tie), leads[0])
     why += f"; {leader.name} leads {over} by {points:.2f} points (95 % interval {low:.2f} to {high:.2f})."
     return {"golden": None, "tie": tie, "why": why, "lead": lead}
 

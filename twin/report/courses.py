@@ -369,7 +369,7 @@ def spectra(shown: Sequence[Shown]) -> tuple[list[Drawing], str]:
 
 def _peak(name: str, frequency: Floats, share: Floats) -> str:
     peak = int(np.argmax(share))
-    return f"{precise(float(frequency[peak]))} Hz in {name}{', the lowest that is seen,' if peak == 0 else ''}"
+    return f"{precise(float(frequency[peak]))} Hz in {name}{' (the lowest that is seen)' if peak == 0 else ''}"
 
 
 def _thinned(frequency: Floats, density: Floats) -> tuple[Floats, Floats]:
