@@ -69,7 +69,7 @@ def test_what_a_directory_has_in_it(tmp_path: Path, expected: str) -> None:
     assert summary.experiment_digest == expected
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {MANIFEST, PLAN, CHOICE, "lock", *(f"runs-0000{n}.parquet" for n in range(3))}
-    assert (tmp_path / "out" / PLAN).read_text() == plan.source.read_text()
+    assert (tmp_path / "out" / PLAN).read_text() == plan.to_toml()
     rows = [row for path in tables.shards(tmp_path / "out", "runs") for row in pq.read_table(path).to_pylist()]
     assert sorted(row["run_id"] for row in rows) == list(range(60))
     with Store(tmp_path / "out") as store:
