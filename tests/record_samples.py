@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from hardware.interface import Applied, Channel, Command, Limit, Readings, Status
+from twin.record.arrow import Column
 from twin.record.seamlog import Cycle, SeamHeader, SeamLogWriter
-from twin.record.tables import Column, TableSummary, TableWriter
+from twin.record.tables import TableSummary, TableWriter
 
 CHANNELS = (Channel("cpu_temp_millicelsius"), Channel("cpu_energy_microjoules", wrap=1_000), Channel("fan_rpm"))
 LIMITS = (Limit("fan_pwm", 0, 255, 255), Limit("cpu_max_kilohertz", 800_000, 5_000_000, 1_600_000))

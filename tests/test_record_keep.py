@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from record_samples import write_ticks
 
 from twin.loader import ScenarioError, parse
+from twin.record.arrow import Column
 from twin.record.keep import ALLOWED, LIMIT, Keep, Selection, stride
-from twin.record.tables import Column, TableSummary, TableWriter, read_table, table_facts
+from twin.record.tables import TableSummary, TableWriter, read_table, table_facts
 
 CHOICES = ("all", "none", "every:7", "ends:3", "sample:5", "ends:10000+sample:200")
 COUNTS = st.integers(1, 40)

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from record_samples import CONTROL_COLUMNS, HEADER, TICK_COLUMNS, cycle, tick_block, write_control, write_ticks
 from run_ticks import run_ticks, write_run_ticks
 
+from twin.record.arrow import Column
 from twin.record.files import RecordError, RecordInputError
 from twin.record.keep import Keep
 from twin.record.seamlog import SeamLogWriter, read_seam_log
-from twin.record.tables import GROUP_ROWS, Column, TableSummary, TableWriter, read_table, table_facts
+from twin.record.tables import GROUP_ROWS, TableSummary, TableWriter, read_table, table_facts
 
 
 @pytest.fixture

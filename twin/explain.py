@@ -1,4 +1,4 @@
-"""What is wrong with a key of a scenario, in words: the key, its value, and what is allowed there."""
+"""What is wrong with a key of a scenario or a plan, in words: the key, its value, and what is allowed there."""
 
 from __future__ import annotations
 
@@ -64,31 +64,31 @@ def _no_text(location: Location) -> Flaw:
     return Flaw(location, f"{key_text(location)}: is not UTF-8 text")
 
 
-def misfits(items: Sequence[Any]) -> list[Flaw]:
-    """What a strict validation against the schema complains about, `items` being pydantic's `error.errors()`."""
+def misfits(items: Sequence[Any], schema: type = Scenario) -> list[Flaw]:
+    """What a strict validation against `schema` complains about, `items` being pydantic's `error.errors()`."""
     # A list whose entries are all wrong is also reported as too short: say what is wrong with the entries only.
     inner = {tuple(item["loc"])[:-cut] for item in items for cut in (1, 2)}
     kept = [item for item in items if item["type"] != "too_short" or tuple(item["loc"]) not in inner]
-    return [Flaw(tuple(item["loc"]), _misfit(item)) for item in kept]
+    return [Flaw(tuple(item["loc"]), _misfit(item, schema)) for item in kept]
 
 
-def _misfit(item: Any) -> str:
+def _misfit(item: Any, schema: type) -> str:
     location: Location = tuple(item["loc"])
     key = key_text(location)
     if item["type"] == "unexpected_keyword_argument":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1], schema)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if item["type"] == "missing":
-        return f"{key}: is required and missing; {allowed(location)}"
+        return f"{key}: is required and missing; {allowed(location, schema)}"
     value = json.dumps(item.get("input"), default=str, ensure_ascii=False)
-    return f"{key} = {shortened(value)}: {allowed(location)}{_meant(location, item.get('input'))}"
+    return f"{key} = {shortened(value)}: {allowed(location, schema)}{_meant(location, item.get('input'), schema)}"
 
 
-def _meant(location: Location, value: object) -> str:
+def _meant(location: Location, value: object, schema: type) -> str:
     """Which of the words that a key takes comes near to `value`; empty where none does."""
-    kind, _ = _type_at(location)
+    kind, _ = _type_at(location, schema)
     if get_origin(kind) is not Literal or not isinstance(value, str):
         return ""
     near = difflib.get_close_matches(value, [word for word in get_args(kind) if isinstance(word, str)], n=1)
@@ -108,9 +108,9 @@ def key_text(location: Location) -> str:
     return text
 
 
-def allowed(location: Location) -> str:
-    """What the schema allows at `location`, in words."""
-    kind, bounds = _type_at(location)
+def allowed(location: Location, schema: type = Scenario) -> str:
+    """What `schema` allows at `location`, in words."""
+    kind, bounds = _type_at(location, schema)
     if kind is None:
         return "there is no such key"
     if is_dataclass(kind):
@@ -149,15 +149,15 @@ def _number(bound: Any) -> str:
     return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
-def _known_keys(location: Location) -> list[str]:
+def _known_keys(location: Location, schema: type) -> list[str]:
     """The keys that a table of the schema may have."""
-    kind, _ = _type_at(location)
+    kind, _ = _type_at(location, schema)
     return [item.name for item in fields(kind)] if is_dataclass(kind) else []
 
 
-def _type_at(location: Location) -> tuple[Any, tuple[Any, ...]]:
+def _type_at(location: Location, schema: type) -> tuple[Any, tuple[Any, ...]]:
     """The type of the key at `location` in the schema, and the bounds that it has there."""
-    kind, bounds = _bare(Scenario)
+    kind, bounds = _bare(schema)
     for part in location:
         if is_dataclass(kind):
             kind, bounds = _bare(get_type_hints(kind, include_extras=True).get(str(part)))

@@ -110,6 +110,9 @@ def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str
     """
     data = asdict(scenario)
     del data["recording"], data["description"], data["pool"]
+    if scenario.ticks is None:
+        # A bound that is not set has no part in what a run is.
+        del data["ticks"]
     if data["workload"]["trace"] is not None:
         data["workload"]["trace"]["file"] = trace_digest
     data["learn"]["checkpoint"] = checkpoint_digest

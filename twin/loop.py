@@ -54,7 +54,7 @@ class Loop:
         """`words` is where the heartbeat's words live (memory of its own when left out)."""
         self.env = env
         self.hardware = hardware
-        self.heart = Heartbeat(scenario.heartbeat, scenario.seed, words)
+        self.heart = Heartbeat(scenario.heartbeat, scenario.seed, words, scenario.ticks)
         self.missed_cycles = 0
         self._controller = controller
         self._learner: Learner | None = controller if isinstance(controller, Learner) else None
@@ -76,7 +76,7 @@ class Loop:
         self._stop = True
 
     def run(self) -> bool:
-        """Run to the scenario's duration. Returns False when it was stopped, or its recording ended, before that.
+        """Run to the scenario's end. Returns False when it was stopped, or its recording ended, before that.
 
         Whatever happens, the hardware is closed; what went wrong is raised after that.
         """

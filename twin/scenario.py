@@ -6,26 +6,26 @@ A scenario file therefore says only what it changes. Units end the names, and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar, dataclass_transform, get_args
+from dataclasses import field
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Len
 
-STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-
-Name = Annotated[str, Len(1, 64)]
-Natural = Annotated[int, Ge(0), Le(1 << 53)]
-Positive = Annotated[int, Ge(1), Le(1 << 53)]
-NonNegative = Annotated[float, Ge(0.0), Le(1e12)]
-Above0 = Annotated[float, Gt(0.0), Le(1e12)]
-Share = Annotated[float, Ge(0.0), Le(1.0)]
-Celsius = Annotated[float, Ge(-60.0), Le(200.0)]
-Watts = Annotated[float, Ge(0.0), Le(100_000.0)]
-PositiveWatts = Annotated[float, Gt(0.0), Le(100_000.0)]
-Kilohertz = Annotated[int, Ge(1), Le(100_000_000)]
-Millivolt = Annotated[int, Ge(1), Le(10_000)]
-Lateness = Annotated[int, Ge(0), Le(10**9)]
-Milliseconds = Annotated[int, Ge(1), Le(10**10)]
+from twin.schema import (
+    Celsius,
+    Kilohertz,
+    Lateness,
+    Milliseconds,
+    Millivolt,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveWatts,
+    Share,
+    Watts,
+    model,
+)
 
 FaultState = Literal["ok", "off", "stuck", "garbage", "wrong", "slow", "delayed", "intermittent"]
 FAULT_STATES: tuple[str, ...] = get_args(FaultState)
@@ -33,15 +33,6 @@ GameState = Literal["menu", "loading", "exploration", "combat"]
 GAME_STATES: tuple[str, ...] = get_args(GameState)
 Action = Literal["noop", "throttle", "boost", "reduce_power", "conservative"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
-
-Model = TypeVar("Model", bound=type)
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
-def model(cls: Model) -> Model:
-    """A frozen dataclass that the loader checks strictly."""
-    cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    return dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[return-value]
 
 
 @model
@@ -483,12 +474,15 @@ class Recording:
 
 @model
 class Scenario:
-    """Everything a run depends on."""
+    """Everything a run depends on. It ends after `duration_ms`, or with heartbeat tick number `ticks`, if that is named
+    and comes first.
+    """
 
     name: Name = "unnamed"
     description: str = ""
     seed: Annotated[int, Ge(0), Le((1 << 63) - 1)] = 1
     duration_ms: Milliseconds = 60_000
+    ticks: Annotated[int, Ge(1), Le(10**9)] | None = None
     machine: Machine = field(default_factory=Machine)
     workload: Workload = field(default_factory=Workload)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)

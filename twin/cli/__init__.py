@@ -68,7 +68,7 @@ def _status_of(error: Exception) -> int:
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
         "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
-        "RewardError", "CheckpointError",
+        "RewardError", "CheckpointError", "PlanError", "ExperimentError",
     }  # fmt: skip
     # A checkpoint that a full disk refuses is no mistake of whoever asked for it.
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
@@ -224,6 +224,25 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
         )
+
+    experiment = add("experiment", "do a plan of many runs, or go on with it")
+    experiment.add_argument("plan", metavar="PLAN", help="a shipped plan (demo, screening, phase2) or a TOML file")
+    experiment.add_argument(
+        "--out", metavar="DIR", type=_folder, help="where results are kept (default: one of the plan's own)"
+    )
+    experiment.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the plan, for example runs=3"
+    )
+    experiment.add_argument("--engine", choices=("local", "dask"), default="local", help="default: local processes")
+    experiment.add_argument(
+        "--scheduler", metavar="ADDRESS", help="dask: a scheduler (default: a cluster of this machine)"
+    )
+    experiment.add_argument("--workers", metavar="N", type=_whole, help="processes (default: one for each processor)")
+    experiment.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on with what is there (default)"
+    )
+    golden = add("golden", "which configuration an experiment found best, how sure that is, and why")
+    golden.add_argument("directory", metavar="DIR", help="an experiment's directory")
 
     add("scenarios", "list the scenarios that are shipped")
 

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from twin.timing import SECOND_NS
 
@@ -56,7 +56,7 @@ class Progress:
         self._task: Any = None
         self._last_line = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress as Bar
@@ -70,13 +70,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def reached(self, done: int) -> None:
-        """So many of `total` are done."""
+    def reached(self, done: int, note: str = "") -> None:
+        """So many of `total` are done; `note` is said beside it."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(self._task, completed=done, description=f"{self._name} {note}".rstrip())
         elif not self._quiet and time.monotonic() - self._last_line >= self.LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            print(f"{self._name}: {done} of {self._total} {self._unit}", file=sys.stderr)
+            print(f"{self._name}: {done} of {self._total} {self._unit}{note and f', {note}'}", file=sys.stderr)
 
     def watch(self, env: TwinEnvironment) -> None:
         """Follow a run from inside its environment, once a second of its time; `total` is its seconds."""

@@ -25,6 +25,8 @@ from twin.cli.crystal import crystal_core
 from twin.control.choose import make_controller, own_sources
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
+from twin.fingerprint.run import MOST_TICKS, run_fingerprint
+from twin.fingerprint.run import warm_up as warm_up_fingerprint
 from twin.kernels import Integers
 from twin.loader import canonical, checkpoint_path, find, input_digests, load, to_toml, trace_path
 from twin.loop import Loop
@@ -145,6 +147,7 @@ def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
     backend = simulated(moment, trace)
     controller = make_controller(moment, backend.hardware.limits)
     Loop(backend.env, backend.hardware, moment, controller, _Nowhere()).run()
+    warm_up_fingerprint()
 
 
 def _key(scenario: Scenario, inputs: tuple[str, str], backend: str) -> str:
@@ -191,7 +194,7 @@ def _record(
         crystal_core(scenario, hardware.limits, directory.path) as core,
     ):
         recorder = RunRecorder(
-            directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware)
+            directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware), MOST_TICKS
         )
         loop = Loop(backend.env, hardware, scenario, controller, recorder, None if core is None else core.crystal, core)
         log.info("%s, seed %d, loops %s, %s law, on the %s machine, for %g s", scenario.name, scenario.seed,
@@ -205,11 +208,12 @@ def _record(
             log.info("cut short: %s: %s", type(error).__name__, error)
             recorder.abandon()
             raise
+        missed = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles}
+        figures = run_fingerprint(recorded.captured, scenario.heartbeat.words, {**missed, **recorded.figures})
         wall_seconds = time.perf_counter() - began
         digests = run_digests(scenario, inputs, recorded)
-        seconds = scenario.duration_ms / 1_000 if ended else float(backend.env.now) / 1e9
-        figures = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles, **recorded.figures}
-        write_json(directory.file(rundir.FINGERPRINT), {"schema": "fingerprint/0", **figures})
+        seconds = float(backend.env.now) / 1e9
+        write_json(directory.file(rundir.FINGERPRINT), figures)
         crystal = None if core is None else core.words()
         facts = {
             "run_dir": str(directory.path),
@@ -323,6 +327,7 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
         ("over a limit", _figure(figures, "time_over_limit_ns", 10**9, "s")),
         ("energy", _figure(figures, "energy_joules", 1, "J")),
         ("frames", _frames(figures)),
+        ("stability", _stability(figures)),
         ("took", f"{result['wall_seconds']:.2f} s for {result['simulated_seconds']:g} s "
                  f"({result['ticks_per_second']:,.0f} ticks a second)"),
     ]  # fmt: skip
@@ -346,6 +351,13 @@ def _frames(figures: dict[str, Any]) -> str:
     if figures["fps_mean"] is None or figures["latency_p99_us"] is None:
         return f"none: {figures['reasons'].get('fps_mean') or figures['reasons']['latency_p99_us']}"
     return f"{figures['fps_mean']:.1f} a second, 99 % within {figures['latency_p99_us'] / 1_000:.1f} ms"
+
+
+def _stability(figures: dict[str, Any]) -> str:
+    score, start = figures["overall_stability_score"], figures["convergence_time_ticks"]
+    if score is None:
+        return f"not known: {figures['reasons']['overall_stability_score']}"
+    return f"{score:.1f} of 100, " + ("never steady" if start is None else f"steady from tick {start:,} on")
 
 
 def _percent(share: float | None) -> str:

@@ -82,6 +82,8 @@ _ITEM_BITS = ngrams.item_bits(3)
 class AdaptiveLaw:
     """Parameters and state of the adaptive law. `cells` and `place` are where the words' headers are."""
 
+    heat_unit = ONE_EXECUTION
+
     def __init__(self, settings: HeartbeatSettings, seed: int, cells: Integers, place: Integers) -> None:
         key0, key1 = stream_keys(seed, "heart.words")
         flags = [flag == "1" for flag in settings.config.split("_")]
@@ -112,6 +114,7 @@ class AdaptiveLaw:
         self.state[S_GUESS] = ngrams.NOTHING
         # The first inference comes as soon as there are enough words.
         self.state[S_INFERRED] = -int(self.parameters[P_INFERENCE_TICKS])
+        self.hot_least = int(self.parameters[P_HOT])
         self.cells = cells
         self.place = place
         self.ring = np.zeros(RING, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from twin.heart.adaptive import AdaptiveLaw
 from twin.heart.reference import ReferenceLaw
 from twin.kernels import Integers, stream_keys
 from twin.pool.layout import CELL, H_HEAT, H_SIZE, H_STAMP, UNIT_CELLS, WARM
+from twin.pool.tiers import HEAT_MAX
 from twin.scenario import Heartbeat as HeartbeatSettings
 
 ROWS = 100_000
@@ -48,9 +50,20 @@ class PrivateWords:
 
 
 class Law(Protocol):
-    """What moves the heartbeat from tick to tick. The first twelve slots of `state` are those of `twin.heart.ticks`."""
+    """What moves the heartbeat from tick to tick. The first twelve slots of `state` are those of `twin.heart.ticks`.
+
+    A word's heat is `heat_unit` for each execution, and it is hot from `hot_least` on.
+    """
 
     state: Integers
+
+    @property
+    def heat_unit(self) -> int:
+        """Heat of one execution."""
+
+    @property
+    def hot_least(self) -> int:
+        """The least heat of a hot word."""
 
     def run(self, lateness_ns: Integers, horizon_ns: int, captured: Integers, first_row: int) -> int:
         """Run the ticks due before `horizon_ns` into `captured` from `first_row` on; how many there were.
@@ -81,13 +94,16 @@ class Heartbeat:
     `feed` says what load there is, `beat` is the SimPy process, `captured` are the ticks since the last `clear`.
     """
 
-    def __init__(self, settings: HeartbeatSettings, seed: int, words: Words | None = None) -> None:
-        """`words` is where the words live; left out, they get memory of their own."""
+    def __init__(
+        self, settings: HeartbeatSettings, seed: int, words: Words | None = None, ticks_most: int | None = None
+    ) -> None:
+        """`words` is where the words live; left out, they get memory of their own. After `ticks_most` ticks it ends."""
         self.words: Words = PrivateWords(settings.words) if words is None else words
         self.law = _law(settings, seed, self.words)
         self._rows = np.zeros((ticks.COLUMNS, ROWS), dtype=np.int64)
         self._filled = 0
         self._capacity = settings.capacity_words_per_second
+        self._ticks_most = sys.maxsize if ticks_most is None else ticks_most
 
     @property
     def state(self) -> Integers:
@@ -149,24 +165,33 @@ class Heartbeat:
             self.state[ticks.S_RATE] = 0
             self.state[ticks.S_LOAD] = ticks.UNKNOWN_LOAD if processor_load_ppm is None else processor_load_ppm
 
+    def heat_up(self, executions: float) -> None:
+        """Make every word hotter by so many executions (0 to 2^20), without executing it: for experiments."""
+        heats = np.minimum(self.heat + round(executions * self.law.heat_unit), HEAT_MAX)
+        self.words.cells[self.words.place + H_HEAT] = heats
+        self.state[ticks.S_TOTAL] = sum(heats.tolist())
+        self.state[ticks.S_HOT] = int(np.count_nonzero(heats >= self.law.hot_least))
+
     def run(self, env: TwinEnvironment, until_ns: int, flush: Callable[[], None]) -> None:
         """Run the ticks that are due before `until_ns`, as many at a time as the environment allows.
 
         `flush` takes the captured ticks when there is no room for more.
         """
         horizon = env.heart_horizon(until_ns)
-        while (due := self.due_ns) < horizon:
+        while (due := self.due_ns) < horizon and (left := self._ticks_most - self.tick_number) > 0:
             if self._filled == ROWS:
                 flush()
                 self._filled = 0
             expected = (horizon - due) // self.interval_ns + 1
-            lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled))
+            lateness = env.heart_lateness(self.tick_number, min(expected, ROWS - self._filled, left))
             self._filled += self.law.run(lateness, horizon, self._rows, self._filled)
 
     def beat(
         self, env: TwinEnvironment, next_input_ns: Callable[[], int], flush: Callable[[], None]
     ) -> Generator[Event, None, None]:
-        """The process: wait until a tick is due, run to the next input, repeat."""
-        while True:
+        """The process: wait until a tick is due, run to the next input, repeat. It ends when the last tick is due."""
+        while self.tick_number < self._ticks_most:
             yield env.at(self.due_ns, Order.HEARTBEAT)
             self.run(env, max(next_input_ns(), int(env.now) + 1), flush)
+        last = self.captured[:, -1]
+        yield env.at(int(last[ticks.C_ELAPSED] - last[ticks.C_LATENESS]), Order.HEARTBEAT)

@@ -428,6 +428,8 @@ class ReferenceLaw:
     What heat the blocks have already is taken over.
     """
 
+    heat_unit, hot_least = 1, HOT_HEAT + 1
+
     def __init__(
         self,
         cells: Integers,
@@ -468,14 +470,12 @@ class ReferenceLaw:
             heats=np.zeros(RING, dtype=np.int64),
             logarithms=np.zeros(q48.LOGARITHMS, dtype=np.int64),
         )
-        heats = [int(cells[at + H_HEAT]) for at in place]
-        self.state = np.zeros(STATE, dtype=np.int64)
+        heats, self.state = [int(cells[at + H_HEAT]) for at in place], np.zeros(STATE, dtype=np.int64)
         self.state[S_INTERVAL] = self.state[S_DUE] = t0_ns
         self.state[S_LOAD] = UNKNOWN_LOAD
         self.state[S_TOTAL] = sum(heats)
         self.state[S_HOT] = sum(heat > HOT_HEAT for heat in heats)
-        self.state[S_WINDOW] = RING
-        self.state[S_SLOPE] = slope_q48
+        self.state[[S_WINDOW, S_SLOPE]] = RING, slope_q48
         self.state[S_MODE] = 0 if select_mode else steps.ALL_LOOPS
         self.state[S_PREVIOUS] = -1
         self._chosen = np.zeros(CHOSEN_WORDS, dtype=np.int64)

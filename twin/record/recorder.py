@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from twin.control.view import Learned
 from twin.heart import ticks
 from twin.kernels import Integers
 from twin.record import seamformat
+from twin.record.arrow import Column
 from twin.record.files import RecordError
 from twin.record.seamlog import SeamLogWriter
 from twin.record.summary import RunSummary
-from twin.record.tables import Column, TableSummary, TableWriter
+from twin.record.tables import TableSummary, TableWriter
 from twin.scenario import Scenario
 
 TICK_SCHEMA = "tick/1"
@@ -75,14 +76,66 @@ def control_columns(channels: tuple[Channel, ...], outputs: tuple[str, ...], sen
     return columns + [Column(name, "str") for name in ("shield_changed", "apply_failed")]
 
 
+def tick_block(captured: Integers, run_id: int, config: str) -> dict[str, Integers | int | str]:
+    """Captured ticks (shape COLUMNS x n) as rows of the tick table of run `run_id`, whose loops are `config`."""
+    names = [column.name for column in TICK_COLUMNS[2:]]
+    block: dict[str, Integers | int | str] = {"run_id": run_id, "config": config}
+    return block | {name: captured[place] for place, name in enumerate(names)}
+
+
+def control_row(cycle: Cycle, outputs: Sequence[str], sensors: int) -> list[int | str | None]:
+    """A cycle as a row of the control table of a machine with these outputs and so many sensors."""
+    readings, view, verdict, applied = cycle.readings, cycle.view, cycle.verdict, cycle.applied
+    source, reason = cycle.decision.source, cycle.decision.reason
+    if verdict.failsafe:
+        source, reason = "failsafe", verdict.failsafe
+    elif verdict.changed:
+        source = "shield"
+    row: list[int | str | None] = [
+        cycle.number,
+        cycle.due_ns + cycle.wake.lateness_ns,
+        cycle.wake.lateness_ns,
+        cycle.wake.suspended_ns,
+    ]
+    for value, status in zip(readings.values, readings.statuses, strict=True):
+        row += (value, int(status))
+    row += view.worst_millicelsius
+    row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
+    row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
+    row += _learned(cycle.learned, sensors)
+    for name in outputs:
+        row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
+    row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
+    return row
+
+
+def _learned(learned: Learned | None, sensors: int) -> list[int | str | None]:
+    if learned is None:
+        return ["", "", "", "", None, None, None, *[None] * sensors]
+    return [
+        learned.proposed,
+        learned.executed,
+        learned.note,
+        learned.weights,
+        learned.authority_percent,
+        learned.reward_micro,
+        learned.anomaly_micro,
+        *learned.forecast_millicelsius,
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came."""
+    """What a finished recorder has: the tables' summaries, the machine's figures, and the channels that never came.
+
+    `captured` has every tick, shape (COLUMNS, n), if the recorder gathered them and they were not too many.
+    """
 
     ticks: TableSummary
     control: TableSummary
     figures: dict[str, Any]
     missing: list[str]
+    captured: Integers | None = None
 
 
 class RunRecorder:
@@ -98,7 +151,9 @@ class RunRecorder:
         channels: tuple[Channel, ...],
         limits: Mapping[str, Limit],
         log_header: seamformat.SeamHeader | None,
+        gather: int = 0,
     ) -> None:
+        """Of a run with at most `gather` ticks all are kept in memory too, 120 bytes each."""
         self._outputs = tuple(limits)
         self._config = scenario.heartbeat.config
         self._sensors = len(scenario.machine.sensors)
@@ -109,6 +164,9 @@ class RunRecorder:
         self._summary = RunSummary(channels)
         self._waiting: list[Integers] = []
         self._waiting_ticks = 0
+        self._gather = gather
+        self._gathered: list[Integers] = []
+        self._all_ticks = 0
 
     def ticks(self, captured: Integers) -> None:
         """Log the lateness of these ticks and add their rows."""
@@ -126,33 +184,29 @@ class RunRecorder:
         captured = np.concatenate(self._waiting, axis=1)
         self._waiting.clear()
         self._waiting_ticks = 0
-        lateness = captured[ticks.C_LATENESS]
-        self._ticks.append_block(
-            {
-                "run_id": 0,
-                "config": self._config,
-                "tick_number": captured[ticks.C_TICK],
-                "tick_ns": captured[ticks.C_ASKED],
-                "tick_interval_ns": captured[ticks.C_PASSED],
-                "elapsed_ns": captured[ticks.C_ELAPSED],
-                "lateness_ns": lateness,
-                "load_ppm": captured[ticks.C_LOAD],
-                "word_executions_delta": captured[ticks.C_WORDS],
-                "cache_hits_delta": captured[ticks.C_CACHE_HITS],
-                "bucket_hits_delta": captured[ticks.C_BUCKET_HITS],
-                "predictions_delta": captured[ticks.C_PREDICTIONS],
-                "prefetch_hits_delta": captured[ticks.C_PREFETCH_HITS],
-                "hot_word_count": captured[ticks.C_HOT],
-                "heat_total_q48": captured[ticks.C_TOTAL],
-                "decay_slope_q48": captured[ticks.C_SLOPE],
-                "window_width": captured[ticks.C_WINDOW],
-            }
-        )
-        self._summary.ticks(captured[ticks.C_WORDS], lateness)
+        self._ticks.append_block(tick_block(captured, 0, self._config))
+        self._summary.ticks(captured[ticks.C_WORDS], captured[ticks.C_LATENESS])
+        self._all_ticks += captured.shape[1]
+        if self._all_ticks <= self._gather:
+            self._gathered.append(captured)
+        else:
+            self._gathered.clear()
+
+    def _every_tick(self) -> Integers | None:
+        """All ticks side by side. Each piece is let go of as soon as it is copied."""
+        if not 0 < self._gather >= self._all_ticks:
+            return None
+        whole = np.empty((ticks.COLUMNS, self._all_ticks), dtype=np.int64)
+        self._gathered.reverse()
+        done = 0
+        while self._gathered:
+            piece = self._gathered.pop()
+            whole[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        return whole
 
     def cycle(self, cycle: Cycle) -> None:
         """Log what crossed the seam and add a row of everything."""
-        readings, view, verdict, applied = cycle.readings, cycle.view, cycle.verdict, cycle.applied
         if self._log is not None:
             self._log.cycle(
                 seamformat.Cycle(
@@ -160,54 +214,26 @@ class RunRecorder:
                     cycle.due_ns,
                     cycle.wake.lateness_ns,
                     cycle.wake.suspended_ns,
-                    readings,
-                    Command(verdict.values),
-                    applied,
+                    cycle.readings,
+                    Command(cycle.verdict.values),
+                    cycle.applied,
                 )
             )
-        source, reason = cycle.decision.source, cycle.decision.reason
-        if verdict.failsafe:
-            source, reason = "failsafe", verdict.failsafe
-        elif verdict.changed:
-            source = "shield"
-        row: list[int | str | None] = [
-            cycle.number,
-            cycle.due_ns + cycle.wake.lateness_ns,
-            cycle.wake.lateness_ns,
-            cycle.wake.suspended_ns,
-        ]
-        for value, status in zip(readings.values, readings.statuses, strict=True):
-            row += (value, int(status))
-        row += view.worst_millicelsius
-        row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
-        row += (view.suspicion, view.unchecked, cycle.decision.action, source, reason)
-        row += self._learned(cycle.learned)
-        for name in self._outputs:
-            row += (_integer(cycle.decision.command.get(name)), verdict.values[name], applied.values.get(name))
-        row += ("; ".join(verdict.changed), "; ".join(f"{name}: {why}" for name, why in applied.failed))
-        self._control.append_row(row)
-        self._summary.cycle(view, readings, cycle.decision.action, bool(verdict.failsafe))
-
-    def _learned(self, learned: Learned | None) -> list[int | str | None]:
-        if learned is None:
-            return ["", "", "", "", None, None, None, *[None] * self._sensors]
-        return [
-            learned.proposed,
-            learned.executed,
-            learned.note,
-            learned.weights,
-            learned.authority_percent,
-            learned.reward_micro,
-            learned.anomaly_micro,
-            *learned.forecast_millicelsius,
-        ]
+        self._control.append_row(control_row(cycle, self._outputs, self._sensors))
+        self._summary.cycle(cycle.view, cycle.readings, cycle.decision.action, bool(cycle.verdict.failsafe))
 
     def close(self, ended: bool) -> Recorded:
         """Finish the files; `ended` says that the run reached its end (else the log stays without its END)."""
         if self._log is not None:
             self._log.close(ended=ended)
         self._add_ticks()
-        return Recorded(self._ticks.close(), self._control.close(), self._summary.result(), self._summary.missing)
+        return Recorded(
+            self._ticks.close(),
+            self._control.close(),
+            self._summary.result(),
+            self._summary.missing,
+            self._every_tick(),
+        )
 
     def abandon(self) -> None:
         """Keep what the log has, drop the tables: after a failure, and therefore without another."""

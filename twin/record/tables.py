@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from twin.record import files
+from twin.record import arrow, files
+from twin.record.arrow import Column
 from twin.record.digest import RANGES, ColumnDigest, TableDigest
 from twin.record.files import RecordError, RecordInputError
 from twin.record.keep import Keep, Selection
@@ -29,28 +30,6 @@ GROUP_ROWS = 16384
 """Rows in a row group, and in memory, at most."""
 WAITING_ROWS = 256
 """Rows that came one by one and wait as they came, to be put into their columns all at once."""
-
-COLUMN_KINDS = ("u8", "u16", "u32", "u64", "i64", "str")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column: its name, its kind (one of `COLUMN_KINDS`), and whether a row may have no value there (i64 only)."""
-
-    name: str
-    kind: str
-    nullable: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in COLUMN_KINDS:
-            raise ValueError(f"column {self.name} has kind {self.kind!r}; allowed are {', '.join(COLUMN_KINDS)}")
-        if self.nullable and self.kind != "i64":
-            raise ValueError(f"column {self.name} of kind {self.kind} cannot be nullable; only i64 can")
-
-    @property
-    def code(self) -> str:
-        """The kind as digests name it: `i64?` for a nullable one."""
-        return "i64?" if self.nullable else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,61 +347,20 @@ class TableWriter:
     def _open_file(self) -> None:
         if self._writer is not None:
             return
-        import pyarrow.parquet as pq
-
-        texts = [column.name for column in self._columns if column.kind == "str"]
         self._file = files.partial_name(self.path).open("wb")
-        self._writer = pq.ParquetWriter(
-            self._file,
-            self._schema(),
-            compression="zstd",
-            write_page_checksum=True,
-            use_dictionary=texts,
-            column_encoding={c.name: "DELTA_BINARY_PACKED" for c in self._columns if c.kind != "str"},
-        )
-
-    def _schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        types = {
-            "u8": pa.uint8(), "u16": pa.uint16(), "u32": pa.uint32(), "u64": pa.uint64(), "i64": pa.int64(),
-            "str": pa.string(),
-        }  # fmt: skip
-        return pa.schema([pa.field(c.name, types[c.kind], nullable=c.nullable) for c in self._columns])
+        self._writer = arrow.writer(self._file, self._columns)
 
     def _table(self, taken: Sequence[tuple[npt.NDArray[np.generic], Any]]) -> pa.Table:
         import pyarrow as pa
 
-        schema = self._schema()
+        schema = arrow.schema(self._columns)
         arrays = []
         for column, field, (values, extra) in zip(self._columns, schema, taken, strict=True):
             if column.kind == "str":
-                arrays.append(_texts(values, extra))
+                arrays.append(arrow.texts(values, extra))
             else:
-                arrays.append(_numbers(values, field.type, extra))
+                arrays.append(arrow.numbers(values, field.type, extra))
         return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _numbers(values: npt.NDArray[np.generic], kind: pa.DataType, missing: npt.NDArray[np.bool_] | None) -> pa.Array:
-    """An Arrow array over `values`. Made from buffers, because `pyarrow.array` imports pandas, which takes 0.3 s."""
-    import pyarrow as pa
-
-    valid = None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little"))
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
-
-
-def _texts(numbers: npt.NDArray[np.generic], strings: list[str]) -> pa.Array:
-    """An Arrow array with `strings[number]` in each row, made from buffers for the same reason."""
-    import pyarrow as pa
-
-    raw = [string.encode() for string in strings]
-    offsets = np.zeros(len(numbers) + 1, dtype=np.int32)
-    np.cumsum(np.array([len(each) for each in raw], dtype=np.int32)[numbers], out=offsets[1:])
-    # Run by run, since neighbours are mostly alike.
-    begins = np.flatnonzero(np.diff(numbers, prepend=-1))
-    counts = np.diff(begins, append=len(numbers))
-    data = b"".join([raw[n] * count for n, count in zip(numbers[begins].tolist(), counts.tolist(), strict=True)])
-    return pa.Array.from_buffers(pa.string(), len(numbers), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def open_table(path: Path) -> Any:

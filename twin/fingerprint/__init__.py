@@ -1,0 +1,1 @@
+"""Fingerprints of runs and configurations, and the golden choice."""
