@@ -94,7 +94,9 @@ class Brain:
         self._evidence.fill(self._facts, *self._signals)
         self._foretold[:] = self._predictor.residual
         self._foretold_usable[:] = self._usable_sensors
-        alarm = self._detector.see(self._state, self._residuals, self._usable, self._learning and is_normal(view))
+        alarm = self._detector.see(
+            self._state, self._residuals, self._usable, is_normal(view), view.fresh, self._learning
+        )
         if self._learning and executed is not None and reward_micro is not None:
             self._policy.learn(executed, reward_micro, self._state, False)
         action = self._choose()
@@ -170,6 +172,7 @@ class Brain:
         # A run begins: what came before it is not what came just before its first cycle.
         self._policy.forget()
         self._predictor.forget()
+        self._detector.forget()
         self._troubles = self.troubles
 
 
