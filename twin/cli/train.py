@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from hardware.interface import Limit
+from twin import __version__
 from twin.cli import DONE, InputError, output
 from twin.cli.episode import Case, cases_of, check_seeds, play
-from twin.control.choose import make_controller
+from twin.control.choose import make_controller, own_sources
 from twin.control.view import Controller
-from twin.learn.checkpoint import Checkpoint, kept, latest_good, save
+from twin.learn.checkpoint import Checkpoint, CheckpointError, kept, latest_good, save
 from twin.learn.optimizer import Optimizer
 from twin.loader import canonical
 from twin.scenario import Learn, Scenario
+from twin.wiring import wiring
 
 
 def main(options: argparse.Namespace) -> int:
@@ -72,7 +74,12 @@ class _Plan:
         self.digest = blake2b(digest_size=32)
         for case in cases:
             self.digest.update(canonical(case.scenario, case.trace_digest))
-        self.digest.update(f"{first_seed} {seeds}".encode())
+        self.digest.update(f"{first_seed} {seeds} {__version__}".encode())
+        for number in range(len(cases)):
+            # Made once before anything is played, so that modules of one's own are imported and can be told apart.
+            _, scenario = self.case(number)
+            make_controller(scenario, {limit.name: limit for limit in wiring(scenario.machine).outputs})
+            self.digest.update(own_sources(scenario))
 
     def case(self, number: int) -> tuple[Case, Scenario]:
         """Episode `number`, and its scenario with the seed and a learner that is free to try things out."""
@@ -114,8 +121,14 @@ def _begun(out: Path, plan: _Plan) -> Checkpoint | None:
     state = latest_good(out)
     if state.facts.get("plan") != plan.digest.hexdigest():
         raise InputError(
-            f"{out}: is the checkpoint of another training (other scenarios, seeds or settings); name another file "
-            "with --out, or remove this one"
+            f"{out}: is the checkpoint of another training (other scenarios, seeds or settings), or a controller, a "
+            "reward or pulsetwin has changed since; name another file with --out, or remove this one"
+        )
+    episodes, cycles = state.facts.get("episodes"), state.facts.get("cycles")
+    if type(episodes) is not int or type(cycles) is not int or not 1 <= episodes <= plan.episodes or cycles < 0:
+        raise CheckpointError(
+            state.path,
+            f"says {episodes} of {plan.episodes} episodes and {cycles} cycles; take it from a copy, or train anew",
         )
     return state
 
