@@ -12,11 +12,12 @@ from twin.control.view import View
 from twin.kernels import Stream
 from twin.learn import replay
 from twin.learn.anomaly import AnomalyDetector
-from twin.learn.checkpoint import Array, CheckpointError, latest_good, weights_digest
+from twin.learn.checkpoint import Array, CheckpointError, load, weights_digest
 from twin.learn.evidence import Evidence, is_normal
 from twin.learn.facts import fill_facts, new_facts
 from twin.learn.features import FEATURES, Features
 from twin.learn.forecast import UNKNOWN, Predictor
+from twin.learn.network import is_finite
 from twin.learn.policy import Policy
 from twin.learn.quantised import Quantised
 from twin.scenario import Scenario
@@ -71,7 +72,7 @@ class Brain:
         self._learning = settings.learning
         self._troubles = 0
         if checkpoint is not None:
-            saved = latest_good(checkpoint)
+            saved = load(checkpoint)
             try:
                 self.restore(saved.arrays)
             except ValueError as error:
@@ -119,6 +120,9 @@ class Brain:
         if self._quantised is None:
             return self._policy.choose(self._state)
         values = self._quantised.forward(self._state)
+        if not is_finite(values, 0, len(values)):
+            # As the policy does with its own.
+            self._policy.counters[replay.REFUSED] += 1
         return self._policy.best_of(values)
 
     def commanded(self, fan_pwm: tuple[int, ...]) -> None:
@@ -167,7 +171,10 @@ class Brain:
         self._policy.restore(given["policy"])
         self._detector.restore(given["anomaly"])
         forecast = given["forecast"]
-        self._predictor.restore([forecast[name] for name in sorted(forecast, key=int)])
+        names = [str(place) for place in range(len(forecast))]
+        if forecast.keys() != set(names):
+            raise ValueError(f"forecasts called {', '.join(sorted(forecast))}; needed are {', '.join(names)}")
+        self._predictor.restore([forecast[name] for name in names])
         self._policy.freeze(not self._learning)
         # A run begins: what came before it is not what came just before its first cycle.
         self._policy.forget()
