@@ -129,10 +129,11 @@ class Loop:
             wake = self.env.control_wake(number)
             readings = self.hardware.read()
             view = self._signals.see(number, due_ns, wake, readings)
-            self.heart.feed(view.words_offered_per_second, view.cpu_load_ppm)
             decision = self._decide(view)
             verdict = self._shield.project(view, decision.command)
             applied = self.hardware.apply(Command(verdict.values))
+            # What is not needed for the command comes after it.
+            self.heart.feed(view.words_offered_per_second, view.cpu_load_ppm)
             self._signals.commanded(applied.values)
             learned = self._learned(applied.values, bool(verdict.changed or verdict.failsafe))
             # The ticks of before come first in the log, as they came first in time.

@@ -55,6 +55,9 @@ A = 0
 B = 1
 FAN = 2
 
+# Columns of an outlet: what it may be commanded, its largest speed and the command at which it surely turns.
+LEAST_PWM, MOST_PWM, MAX_RPM, STARTS_PWM = range(4)
+
 # Rows of the nodes array, one column a node and the room last.
 INVERSE_CAPACITY = 0
 LIMIT = 1
@@ -151,13 +154,15 @@ def foresee(
 
 @kernel
 def look(
-    given: Floats, places: Integers, steps: Floats, watts: Floats, ends: Integers, conductance: Floats, fans: Floats,
-    nodes: Floats,
+    given: Floats, sensors: Integers, outlets: Floats, places: Integers, steps: Floats, watts: Floats, ends: Integers,
+    conductance: Floats, fans: Floats, nodes: Floats,
 ) -> bool:  # fmt: skip
     """`foresee` from what a view and a command say.
 
-    `given` holds the heat (W) of memory, processor and graphics, whose nodes are `places` (-1: there is none); the lift
-    (millikelvin) and the nodes that it lifts (millidegrees), the room last; the fans' speeds, then their targets.
+    `given` holds the heat (W) of memory, processor and graphics, whose nodes are `places` (-1: there is none); the
+    margin of every node; the modelled nodes, the room last; the fans' speeds (rpm, not a number: not known) and their
+    commands; what is read at worst of each of `sensors`, by its node, and by how much more it may be (millidegrees).
+    `outlets` are the fans' columns LEAST_PWM to STARTS_PWM.
     """
     count, spun = nodes.shape[1], fans.shape[1]
     for node in range(count - 1):
@@ -165,11 +170,21 @@ def look(
     for part in range(3):
         if places[part] >= 0:
             watts[PROPOSED, places[part]] += given[part]
+    # What is warmer than the model has it where it is measured may be so everywhere: the room, say, has warmed up.
+    lift = 0.0
+    for i in range(len(sensors)):
+        first = 4 + count + 2 * spun + i
+        lift = max(lift, given[first] - given[4 + sensors[i]] + given[first + len(sensors)])
+    lift += given[3]
     for node in range(count):
-        nodes[NOW, node] = (given[4 + node] + given[3]) / 1_000.0
+        nodes[NOW, node] = (given[4 + node] + lift) / 1_000.0
     for fan in range(spun):
-        fans[SPEED, fan] = given[4 + count + fan]
-        fans[TARGET, fan] = given[4 + count + spun + fan]
+        rpm, pwm = given[4 + count + fan], given[4 + count + spun + fan]
+        pwm = min(max(pwm, outlets[fan, LEAST_PWM]), outlets[fan, MOST_PWM])
+        most = outlets[fan, MAX_RPM]
+        # What is shown is rounded.
+        fans[SPEED, fan] = 0.0 if rpm != rpm else min(max(0.0, rpm - 1.0), most) / most
+        fans[TARGET, fan] = pwm / 255.0 if pwm >= outlets[fan, STARTS_PWM] else 0.0
     return bool(foresee(steps, watts, ends, conductance, fans, nodes))
 
 
@@ -188,18 +203,14 @@ class Foresight:
             rise * (sensor.lag_ms + sensor.hold_ms) // 1_000
             for rise, sensor in zip(rises, machine.sensors, strict=True)
         )
+        self._no_margins = (0,) * len(machine.sensors)
         self.margin_millicelsius = MARGIN_MILLICELSIUS + max(rises) * STALE_MS // 1_000
-        self._fans = tuple(
-            (
-                f"{fan.name}_pwm",
-                limits[f"{fan.name}_pwm"].safe,
-                limits[f"{fan.name}_pwm"].minimum,
-                limits[f"{fan.name}_pwm"].maximum,
-                fan.max_rpm,
-                max(fan.start_pwm, fan.stall_pwm),
-            )
-            for fan in machine.fans
-        )
+        outputs = [limits[f"{fan.name}_pwm"] for fan in machine.fans]
+        outlets = [
+            (limit.minimum, limit.maximum, fan.max_rpm, max(fan.start_pwm, fan.stall_pwm))
+            for limit, fan in zip(outputs, machine.fans, strict=True)
+        ]
+        self._outputs = tuple((limit.name, limit.safe) for limit in outputs)
         self._steps = _schedule(scenario)
         self._ends, self._conductance = _edges(machine, self._places)
         self._speeds: Floats = np.zeros((FAN_ROWS, len(machine.fans)))
@@ -222,9 +233,11 @@ class Foresight:
         levels = [int((1.0 - exp(-HORIZON_SECONDS * 1_000.0 / fan.lag_ms)) * LEVELS) for fan in machine.fans]
         rest = _rest([w + STRAY_WATTS for w in self._watts[COOLED].tolist()], self._ends, self._conductance, levels)
         self._settles = rest is not None
-        self._given: Floats = np.zeros(4 + count + 1 + 2 * len(machine.fans))
+        self._given: Floats = np.zeros(4 + count + 1 + 2 * len(machine.fans) + 2 * len(machine.sensors))
         self._arrays = (
             self._given,
+            np.array(self._sensor_nodes, dtype=np.int64),
+            np.array(outlets, dtype=np.float64).reshape(len(outlets), STARTS_PWM + 1),
             np.array([self._memory_place, self._cpu_place, self._gpu_place], dtype=np.int64),
             self._steps,
             self._watts,
@@ -246,24 +259,22 @@ class Foresight:
         modelled = view.nodes_millicelsius
         if len(modelled) != self._nodes.shape[1] or not self._settles or view.fan_trouble or self._beyond(view):
             return False
-        blind = view.unchecked.split() if view.unchecked else ()
-        lift = 0
-        for i, worst in enumerate(view.worst_millicelsius):
-            if worst is None:
-                return False
-            apart = worst - modelled[self._sensor_nodes[i]]
-            if view.sensors[i] in blind:
-                apart += self._blind_margins[i]
-            lift = max(lift, apart)
-        # What is warmer than the model has it where it is measured may be so everywhere: the room, say, has warmed up.
-        lift += self.margin_millicelsius
-        speeds, targets = [], []
-        for (name, safe, least, most, max_rpm, start_pwm), rpm in zip(self._fans, view.fan_rpm, strict=True):
-            pwm = min(max(command.get(name, safe), least), most)
-            # What is shown is rounded.
-            speeds.append(0.0 if rpm is None else min(max(0, rpm - 1), max_rpm) / max_rpm)
-            targets.append(pwm / 255.0 if pwm >= start_pwm else 0.0)
-        self._given[:] = [*self._heat_watts(command), lift, *modelled, *speeds, *targets]
+        if None in view.worst_millicelsius:
+            return False
+        margins = self._no_margins
+        if view.unchecked:
+            blind = view.unchecked.split()
+            known = zip(view.sensors, self._blind_margins, strict=True)
+            margins = tuple([margin if name in blind else 0 for name, margin in known])
+        self._given[:] = (
+            *self._heat_watts(command),
+            self.margin_millicelsius,
+            *modelled,
+            *view.fan_rpm,
+            *[command.get(name, safe) for name, safe in self._outputs],
+            *view.worst_millicelsius,
+            *margins,
+        )
         return bool(look(*self._arrays))
 
     @property

@@ -37,6 +37,7 @@ class RulesPid:
             255,
         )
         self._power_limits = tuple(limit for name, limit in limits.items() if name.endswith("_microwatts"))
+        self._caps = tuple((each.name, each.maximum, each.maximum - each.safe) for each in self._power_limits)
         # The power loops cut in thousandths of the range between the safe limit and the largest.
         power = Pid(120_000, 30_000, 0, 0, 1_000)
         self._loops = Loops([fan] * len(self._fans) + [power] * len(self._power_limits))
@@ -57,10 +58,10 @@ class RulesPid:
         outputs = self._loops.step(errors, view.dt_ns)
         command = dict(zip(self._fans, outputs, strict=False))
         reduced = False
-        for limit, cut in zip(self._power_limits, outputs[len(self._fans) :], strict=True):
-            power = limit.maximum - (limit.maximum - limit.safe) * cut // 1_000
-            command[limit.name] = power
-            reduced = reduced or power < limit.maximum
+        for (name, most, span), cut in zip(self._caps, outputs[len(self._fans) :], strict=True):
+            less = span * cut // 1_000
+            command[name] = most - less
+            reduced = reduced or less > 0
         action, source, reason = self._choose(view, room, reduced)
         if action == "conservative":
             self._step = self._lowest_step

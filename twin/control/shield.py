@@ -70,29 +70,28 @@ def cooled(fan: int, asked: int, least: int, safe: int) -> int:
 
 
 @kernel
-def project_all(
-    outputs: Integers, answers: Integers, hottest: Integers, worst: Integers, asked: Integers, given: Integers
-) -> None:
-    """`projected` for every output, into `given`, at the least headroom of the sensors that it answers to.
+def project_all(outputs: Integers, answers: Integers, hottest: Integers, given: Integers) -> None:
+    """`projected` for every output, at the least headroom of the sensors that it answers to.
 
-    `answers` has a row an output and a column a sensor: 1 where the output answers to the sensor; each answers to one
-    at least. A sensor's headroom is `hottest` less `worst` (millicelsius).
+    What is asked of each output stands in `given` and is replaced; the worst of each sensor (millicelsius) stands
+    behind. `answers` has a row an output and a column a sensor: 1 where the output answers to the sensor; each answers
+    to one at least. A sensor's headroom is `hottest` less its worst.
     """
-    for output in range(len(given)):
+    for output in range(len(outputs)):
         headroom = FANS_START_MILLICELSIUS
-        for sensor in range(len(worst)):
+        for sensor in range(len(hottest)):
             if answers[output, sensor] == 1:
-                headroom = min(headroom, hottest[sensor] - worst[sensor])
+                headroom = min(headroom, hottest[sensor] - given[len(outputs) + sensor])
         row = outputs[output]
-        given[output] = projected(row[FAN], headroom, asked[output], row[LEAST], row[SAFE], row[MOST])
+        given[output] = projected(row[FAN], headroom, given[output], row[LEAST], row[SAFE], row[MOST])
 
 
 @kernel
-def cool_all(outputs: Integers, asked: Integers, given: Integers) -> None:
-    """`cooled` for every output, into `given`."""
-    for output in range(len(given)):
+def cool_all(outputs: Integers, given: Integers) -> None:
+    """`cooled` for every output. What is asked of it stands in `given` and is replaced."""
+    for output in range(len(outputs)):
         row = outputs[output]
-        given[output] = cooled(row[FAN], asked[output], row[LEAST], row[SAFE])
+        given[output] = cooled(row[FAN], given[output], row[LEAST], row[SAFE])
 
 
 class Verdict(NamedTuple):
@@ -130,9 +129,7 @@ class Shield:
             ],
             dtype=np.int64,
         )
-        self._worst = np.zeros(len(machine.sensors), dtype=np.int64)
-        self._asked = np.zeros(len(limits), dtype=np.int64)
-        self._given = np.zeros(len(limits), dtype=np.int64)
+        self._given = np.zeros(len(limits) + len(machine.sensors), dtype=np.int64)
 
     def project(self, view: View, command: Mapping[str, object]) -> Verdict:
         """The safe command nearest to `command`; channels that it does not name get their safe value."""
@@ -144,20 +141,21 @@ class Shield:
         if strange and not failsafe:
             failsafe = "; ".join(f"the controller asked {short(name)} = {short(command[name])}" for name in strange)
         worst = [value for value in view.worst_millicelsius if value is not None]
-        if not failsafe and len(worst) < len(self._worst):
+        if not failsafe and len(worst) < len(self._hottest):
             failsafe = "a temperature is not known"
-        self._take(asked)
+        taken = self._taken(asked)
         if failsafe:
-            cool_all(self._outputs, self._asked, self._given)
+            self._given[: len(taken)] = taken
+            cool_all(self._outputs, self._given)
         else:
-            self._worst[:] = worst
-            project_all(self._outputs, self._answers, self._hottest, self._worst, self._asked, self._given)
-        values = dict(zip(self._safe, self._given.tolist(), strict=True))
+            self._given[:] = taken + worst
+            project_all(self._outputs, self._answers, self._hottest, self._given)
+        values = dict(zip(self._safe, self._given.tolist(), strict=False))
         changed = () if not strange and command == values else _changes(command, values)
         return Verdict(MappingProxyType(values), changed, failsafe)
 
-    def _take(self, asked: Mapping[str, object]) -> None:
-        """Put what is asked of our outputs into the array; their safe value where that is no int."""
+    def _taken(self, asked: Mapping[str, object]) -> list[int]:
+        """What is asked of our outputs, cut to their limits; their safe value where that is no int."""
         taken = []
         for name, limit in self._limits.items():
             value = asked[name]
@@ -167,7 +165,7 @@ class Shield:
                 # Nothing outside the limits is safe, and what is inside them fits the array.
                 value = min(limit.maximum, max(limit.minimum, value))
             taken.append(value)
-        self._asked[:] = taken
+        return taken
 
 
 def _answers(scenario: Scenario, cap: str) -> list[int]:

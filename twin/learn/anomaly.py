@@ -113,6 +113,7 @@ class AnomalyDetector:
         self._net = new_network(self._shape, Stream(seed, "learn.anomaly"))
         self._cells = new_cells(residuals)
         self._residuals = residuals
+        self.operands = (self._shape, self._net, self._cells)
 
     @property
     def score(self) -> float:
@@ -122,7 +123,7 @@ class AnomalyDetector:
     @property
     def alarm(self) -> bool:
         """Whether the last cycle was above the threshold, or missed a signal."""
-        return bool(self._cells[ALARM] != 0.0)
+        return self._cells.item(ALARM) != 0.0
 
     @property
     def threshold(self) -> float:
@@ -159,7 +160,7 @@ class AnomalyDetector:
                 f"{len(state)} features, {len(residuals)} residuals and {len(usable)} marks; give {FEATURE_COUNT}, "
                 f"{self._residuals} and {self._residuals}"
             )
-        return bool(_see(self._shape, self._net, self._cells, state, residuals, usable, normal, fresh, learning))
+        return bool(judge(*self.operands, state, residuals, usable, normal, fresh, learning))
 
     def forget(self) -> None:
         """Another run begins: what was missed and summed up has nothing to do with what comes."""
@@ -234,10 +235,11 @@ def cut(value: float, most: float) -> float:
 
 
 @kernel
-def _see(
+def judge(
     shape: Integers, net: Floats, cells: Floats, state: Floats, residuals: Floats, usable: Integers, normal: bool,
     fresh: bool, learning: bool,
 ) -> bool:  # fmt: skip
+    """`AnomalyDetector.see`."""
     inputs = inputs_at(shape)
     settled = cells[RUN] >= UNTRAINED_CYCLES
     worst = -1
@@ -320,7 +322,7 @@ def _centre(cells: Floats, residuals: Floats, usable: Integers) -> None:
 
 @kernel
 def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usable: Integers, known: int) -> None:
-    """Learn from the cycle that `_see` has judged."""
+    """Learn from the cycle that `judge` has judged."""
     inputs = inputs_at(shape)
     learned = cells[LEARNED]
     settled = learned >= UNTRAINED_CYCLES

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from twin.control.view import View
-from twin.kernels import Stream
+from twin.kernels import Floats, Integers, Stream, kernel
 from twin.learn import replay
-from twin.learn.anomaly import AnomalyDetector
-from twin.learn.checkpoint import Array, CheckpointError, load, weights_digest
-from twin.learn.evidence import Evidence, is_normal
-from twin.learn.facts import fill_facts, new_facts
-from twin.learn.features import FEATURES, Features
-from twin.learn.forecast import UNKNOWN, Predictor
+from twin.learn.anomaly import AnomalyDetector, judge
+from twin.learn.checkpoint import Array, CheckpointError, WeightsDigest, load
+from twin.learn.evidence import Evidence, fill_evidence, is_normal
+from twin.learn.facts import CPU_LOAD, FIRST_SENSOR, GPU_POWER, TEMPS, fill_facts, new_facts
+from twin.learn.features import FEATURES, Features, fill_features
+from twin.learn.forecast import CLOCK, FIRST_AHEAD, RUN, STRIDE, TEMPERATURE_MAX, UNKNOWN, Predictor, unexpected
 from twin.learn.network import is_finite
 from twin.learn.policy import Policy
 from twin.learn.quantised import Quantised
+from twin.learn.replay import choose, learn
 from twin.scenario import Scenario
 
 PPM = 1e-6
+NOBODY = -1
+Arrays = tuple[Any, ...]
 MOST_MICRO = 10**12
 """A score is told up to a million times the threshold."""
 
@@ -39,6 +42,63 @@ class Thought(NamedTuple):
     anomaly_micro: int
 
 
+@kernel
+def _look_back(facts: Floats, microwatts: float, memory: Floats, seen: Floats) -> None:
+    """What the forecast sees: temperatures, and what heats each processor.
+
+    That is the processor's load, and of the graphics the share of their largest power.
+    """
+    sensors = len(memory)
+    for i in range(sensors):
+        seen[i] = facts[FIRST_SENSOR + TEMPS * sensors + i] / 1_000
+    if len(seen) > sensors:
+        seen[sensors] = facts[CPU_LOAD] * PPM
+    if len(seen) > sensors + 1:
+        seen[sensors + 1] = facts[GPU_POWER] / microwatts
+
+
+@kernel
+def _glance(plan: Integers, memory: Floats, ring: Floats, seen: Floats, residuals: Floats) -> None:
+    """How unexpected each temperature is, in units of what is usual: what `see_all` will find. Changes nothing else."""
+    stride, rows = plan[STRIDE], ring.shape[1]
+    before = (plan[CLOCK] - stride) % rows
+    for s in range(len(memory)):
+        residuals[s] = 0.0
+        if seen[s] > 0.0 and seen[s] <= TEMPERATURE_MAX and memory[s, RUN] + 1.0 > stride:
+            residuals[s] = unexpected(seen[s] - ring[s, before, FIRST_AHEAD], memory[s])
+
+
+@kernel
+def _think(
+    facts: Floats, ranges: Floats, evidence: Arrays, forecast: Arrays, microwatts: float, detector: Arrays,
+    policy: Arrays, state: Floats, residuals: Floats, usable: Integers, normal: bool, fresh: bool,
+    learning: bool, executed: int, reward_micro: int, chooses: bool,
+) -> int:  # fmt: skip
+    """One cycle of everything that decides the next action, in one call; that action, where it `chooses`.
+
+    `executed` is the action that earned `reward_micro` (NOBODY: none did).
+    """
+    plan, memory, ring, _, _, _, _, seen = forecast
+    sensors = len(memory)
+    fill_features(facts, ranges, sensors, state)
+    _look_back(facts, microwatts, memory, seen)
+    sensor_cells, fan_cells, cpu_cells, clocks = evidence
+    fill_evidence(facts, sensor_cells, fan_cells, cpu_cells, clocks, residuals, usable)
+    first = len(residuals) - sensors
+    _glance(plan, memory, ring, seen, residuals[first:])
+    for i in range(sensors):
+        usable[first + i] = usable[i]
+    eye_shape, eye, cells = detector
+    judge(eye_shape, eye, cells, state, residuals, usable, normal, fresh, learning)
+    shape, online, target, rows, pending, allowed, counters, settings, keys = policy
+    if executed != NOBODY:
+        learn(
+            shape, online, target, rows, pending, allowed, counters, settings, keys, state, executed, reward_micro,
+            False,
+        )  # fmt: skip
+    return choose(shape, online, pending, state, allowed, counters, settings, keys) if chooses else NOBODY
+
+
 class Brain:
     """Sees views and rewards, knows no command. Begins with the checkpoint's weights, or draws them from the seed."""
 
@@ -46,7 +106,7 @@ class Brain:
         """Raises `CheckpointError` for a file that is none, or of another machine or other settings."""
         machine, settings = scenario.machine, scenario.learn
         self._facts = new_facts(len(machine.sensors), len(machine.fans))
-        self._features = Features(settings, len(machine.sensors))
+        self._ranges = Features(settings, len(machine.sensors)).ranges
         self._state = np.zeros(len(FEATURES))
         loads = 0 if settings.predictor == "temperatures" else 1 + machine.gpu.enabled
         gpu = machine.gpu.node if machine.gpu.enabled else ""
@@ -58,19 +118,16 @@ class Brain:
             [int(sensor.node == gpu and loads > 1) for sensor in machine.sensors],
         )
         self._gpu_microwatts = machine.gpu.power_limit_watts * 1e6
-        self._loads = loads
         self._evidence = Evidence(machine)
-        signals = len(self._evidence.names)
         self._names = (*self._evidence.names, *(f"{sensor.name} forecast" for sensor in machine.sensors))
         self._residuals = np.zeros(len(self._names))
         self._usable = np.zeros(len(self._names), dtype=np.int64)
-        self._signals = self._residuals[:signals], self._usable[:signals]
-        self._foretold, self._foretold_usable = self._residuals[signals:], self._usable[signals:]
-        self._usable_sensors = self._usable[: len(machine.sensors)]
         self._detector = AnomalyDetector(len(self._names), scenario.seed)
         self._policy = Policy(settings, scenario.seed)
         self._learning = settings.learning
         self._troubles = 0
+        self._seen = False
+        self._digest = WeightsDigest([self._policy.weights(), self._detector.weights(), *self._predictor.networks()])
         if checkpoint is not None:
             saved = load(checkpoint)
             try:
@@ -88,46 +145,48 @@ class Brain:
     def think(self, view: View, executed: int | None, reward_micro: int | None) -> Thought:
         """Learn what the last cycle's executed action (None: there was none) was worth, and choose the next."""
         fill_facts(view, self._facts)
-        self._features.fill(self._facts, self._state)
-        self._predictor.see(
-            [UNKNOWN if temp is None else temp / 1_000 for temp in view.temps_millicelsius], self._shares(view)
+        action = _think(
+            self._facts,
+            self._ranges,
+            self._evidence.operands,
+            self._predictor.operands,
+            self._gpu_microwatts,
+            self._detector.operands,
+            self._policy.operands,
+            self._state,
+            self._residuals,
+            self._usable,
+            is_normal(view),
+            view.fresh,
+            self._learning,
+            NOBODY if executed is None or reward_micro is None or not self._learning else executed,
+            reward_micro or 0,
+            self._quantised is None,
         )
-        self._evidence.fill(self._facts, *self._signals)
-        self._foretold[:] = self._predictor.residual
-        self._foretold_usable[:] = self._usable_sensors
-        alarm = self._detector.see(
-            self._state, self._residuals, self._usable, is_normal(view), view.fresh, self._learning
-        )
-        if self._learning and executed is not None and reward_micro is not None:
-            self._policy.learn(executed, reward_micro, self._state, False)
-        action = self._choose()
+        self._seen = True
+        if self._quantised is not None:
+            values = self._quantised.forward(self._state)
+            if not is_finite(values, 0, len(values)):
+                # As the policy does with its own.
+                self._policy.counters[replay.REFUSED] += 1
+            action = self._policy.best_of(values)
         troubles = self.troubles
         broken = "a step of learning led nowhere, and was taken back" if troubles > self._troubles else ""
         self._troubles = troubles
-        strange = f"an alarm over {self._detector.cause(self._names)}" if alarm else ""
-        share = min(self._detector.score / max(self._detector.threshold, 1e-9), MOST_MICRO * PPM)
+        detector = self._detector
+        strange = f"an alarm over {detector.cause(self._names)}" if detector.alarm else ""
+        share = min(detector.score / max(detector.threshold, 1e-9), MOST_MICRO * PPM)
         return Thought(action, strange, broken, int(share / PPM))
 
-    def _shares(self, view: View) -> list[float]:
-        """What heats each processor: the processor's load, and of the graphics the share of their largest power."""
-        load, power = view.cpu_load_ppm, view.gpu_power_microwatts
-        return [
-            UNKNOWN if load is None else load * PPM,
-            UNKNOWN if power is None else power / self._gpu_microwatts,
-        ][: self._loads]
-
-    def _choose(self) -> int:
-        if self._quantised is None:
-            return self._policy.choose(self._state)
-        values = self._quantised.forward(self._state)
-        if not is_finite(values, 0, len(values)):
-            # As the policy does with its own.
-            self._policy.counters[replay.REFUSED] += 1
-        return self._policy.best_of(values)
-
     def commanded(self, fan_pwm: tuple[int, ...]) -> None:
-        """Tell what the fans were told, in the order of the machine, so that their speed can be expected."""
+        """Tell what the fans were told, in the order of the machine, so that their speed can be expected.
+
+        The forecast learns now: no command waits for it.
+        """
         self._evidence.commanded(fan_pwm)
+        if self._seen:
+            self._seen = False
+            self._predictor.learn()
 
     @property
     def troubles(self) -> int:
@@ -143,8 +202,8 @@ class Brain:
         )
 
     def digest(self) -> str:
-        """BLAKE2b-256 of all weights."""
-        return weights_digest([self._policy.weights(), self._detector.weights(), *self._predictor.networks()])
+        """BLAKE2b-256 of all weights, as `WeightsDigest` has it: policy, eye, then the forecast's."""
+        return self._digest()
 
     def arrays(self) -> dict[str, Array]:
         """Everything that decides what comes next, for a checkpoint: copies."""

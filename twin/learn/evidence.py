@@ -87,9 +87,10 @@ def _note(residuals: Floats, usable: Integers, place: int, value: float) -> None
 
 
 @kernel
-def _fill(
+def fill_evidence(
     facts: Floats, sensors: Floats, fans: Floats, cpu: Floats, clocks: Floats, residuals: Floats, usable: Integers
 ) -> None:
+    """`Evidence.fill`."""
     dt_ns = facts[DT_NS]
     count = len(sensors)
     for i in range(count):
@@ -149,7 +150,7 @@ class Evidence:
         ]
         on_die = next((i for i, sensor in enumerate(machine.sensors) if sensor.node == cpu.node), -1)
         self._fans: Floats = np.array(fans, dtype=np.float64).reshape(len(fans), PWM + 1)
-        self._arrays = (
+        self.operands = (
             np.array(sensors, dtype=np.float64),
             self._fans,
             np.array(
@@ -177,4 +178,4 @@ class Evidence:
 
     def fill(self, facts: Floats, residuals: Floats, usable: Integers) -> None:
         """Write the residuals of a view and whether (1 or 0) each could be had. Once a cycle: lags advance."""
-        _fill(facts, *self._arrays, residuals, usable)
+        fill_evidence(facts, *self.operands, residuals, usable)

@@ -50,7 +50,8 @@ def _drawn_microwatts(facts: Floats) -> float:
 
 
 @kernel
-def _fill(facts: Floats, sensors: int, ranges: Floats, state: Floats) -> None:
+def fill_features(facts: Floats, ranges: Floats, sensors: int, state: Floats) -> None:
+    """`Features.fill`."""
     state[TEMPERATURE], state[HEADROOM] = _tightest(facts, sensors)
     state[CPU] = facts[CPU_LOAD]
     state[GPU] = facts[GPU_LOAD]
@@ -76,7 +77,7 @@ class Features:
     def __init__(self, settings: Learn, sensors: int) -> None:
         ranges = settings.ranges
         self._sensors = sensors
-        self._ranges = np.array(
+        self.ranges = np.array(
             [
                 (low * scale, (high - low) * scale)
                 for (low, high), scale in (
@@ -98,4 +99,4 @@ class Features:
         Temperature and headroom are those of the sensor that has the least room left. Power is that of
         processor and graphics together.
         """
-        _fill(facts, self._sensors, self._ranges, state)
+        fill_features(facts, self.ranges, self._sensors, state)

@@ -204,6 +204,12 @@ def knowing_forecast(
 
 
 @kernel
+def unexpected(surprise: float, memory: Floats) -> float:
+    """By how many times its usual size a sample was `surprise` (kelvin) away from its forecast."""
+    return float(surprise / max(np.sqrt(memory[SURPRISE]), SMALLEST))
+
+
+@kernel
 def see_one(
     memory: Floats, ring: Floats, row: int, stride: int, loaded: bool, linear: Floats, shape: Integers, net: Floats,
     scratch: Floats, part: float,
@@ -231,7 +237,7 @@ def see_one(
         change = newest - ring[before, TEMPERATURE]
         memory[STEP] += FAST / stride * (change * change - memory[STEP])
         surprise = newest - ring[before, FIRST_AHEAD]
-        memory[RESIDUAL] = surprise / max(np.sqrt(memory[SURPRISE]), SMALLEST)
+        memory[RESIDUAL] = unexpected(surprise, memory)
         memory[SURPRISE] += FAST / stride * (surprise * surprise - memory[SURPRISE])
     else:
         ring[row, LEVEL] = newest
@@ -426,8 +432,7 @@ class Predictor:
         self._out = np.zeros((sensors, AHEAD))
         self._forecast = self._memory[:, FORECAST : FORECAST + AHEAD]
         self._forecast.flags.writeable = False
-        self._residual = self._memory[:, RESIDUAL]
-        self._arrays = (
+        self.operands = (
             self._plan, self._memory, self._ring, self._linear, self._shape, self._nets, self._scratch, self._seen,
         )  # fmt: skip
 
@@ -439,8 +444,12 @@ class Predictor:
         """
         self._seen[: self.sensors] = temperatures
         self._seen[self.sensors :] = loads
-        see_all(*self._arrays, self._learns)
+        self.learn()
         return self._forecast
+
+    def learn(self) -> None:
+        """`see` the samples that stand in the last of `operands`, behind one another."""
+        see_all(*self.operands, self._learns)
 
     def conditional(self, coming: Floats) -> Floats:
         """What would come if the next five loads were `coming` (loads x 5): sensors x 5, changed by the next call.
@@ -468,12 +477,10 @@ class Predictor:
 
     def networks(self) -> list[Floats]:
         """The networks' weights and those of the linear forecasts, as views: what a digest of the learner covers."""
-        return [*[weights_of(self._shape, net) for net in self._nets], *self._linear]
-
-    @property
-    def residual(self) -> Floats:
-        """For each sensor the newest sample less its forecast of one step ago, in units of that difference's size."""
-        return self._residual
+        found = [weights_of(self._shape, net) for net in self._nets]
+        for cells in self._linear if self.loads else ():
+            found += [cells[BLIND_INPUTS * BLIND_INPUTS : BLIND_CELLS], cells[BLIND_CELLS + KNOWING_INPUTS**2 :]]
+        return found
 
     @property
     def rollbacks(self) -> int:

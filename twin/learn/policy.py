@@ -61,7 +61,11 @@ class Policy:
             ],
             dtype=np.float64,
         )
-        self._keys = np.array([*stream_keys(seed, "learn.explore"), *stream_keys(seed, "learn.replay")], dtype=np.int64)
+        keys = np.array([*stream_keys(seed, "learn.explore"), *stream_keys(seed, "learn.replay")], dtype=np.int64)
+        self.operands = (
+            self.shape, self.online, self.target, self.rows, self.state, self._allowed, self.counters, self._settings,
+            keys,
+        )  # fmt: skip
         self._outputs = int(outputs_at(self.shape))
         # Questions are answered in a copy, so that they leave no trace in the activations that a checkpoint holds.
         self._asked = self.online.copy()
@@ -69,11 +73,8 @@ class Policy:
 
     def choose(self, state: Floats) -> int:
         """An action for `state` (8 float64), with exploration. Noop for a state that is not finite or beyond 100."""
-        return int(
-            replay.choose(
-                self.shape, self.online, self.state, state, self._allowed, self.counters, self._settings, self._keys
-            )
-        )
+        shape, online, _, _, pending, allowed, counters, settings, keys = self.operands
+        return int(replay.choose(shape, online, pending, state, allowed, counters, settings, keys))
 
     def learn(self, executed_action: int, reward_micro: int, state_after: Floats, over: bool) -> None:
         """Credit what was executed after the last `choose`, whatever was chosen, and learn on.
@@ -90,10 +91,7 @@ class Policy:
             self.counters[replay.REFUSED] += 1
             self.counters[replay.PENDING] = 0
             return
-        replay.learn(
-            self.shape, self.online, self.target, self.rows, self.state, state_after, int(executed_action),
-            int(reward_micro), bool(over), self._allowed, self.counters, self._settings, self._keys,
-        )  # fmt: skip
+        replay.learn(*self.operands, state_after, int(executed_action), int(reward_micro), bool(over))
 
     def greedy(self, state: Floats) -> int:
         """The allowed action with the largest Q-value (the first of equal ones); noop for no state. Changes nothing."""
@@ -131,17 +129,8 @@ class Policy:
         A batch under way is given up.
         """
         self.counters[replay.PART] = 0
-        replay.train(
-            self.shape,
-            self.online,
-            self.target,
-            self.rows,
-            self._allowed,
-            self.counters,
-            self._settings,
-            self._keys,
-            1,
-        )
+        shape, online, target, rows, _, allowed, counters, settings, keys = self.operands
+        replay.train(shape, online, target, rows, allowed, counters, settings, keys, 1)
 
     def arrays(self) -> dict[str, Array]:
         """The whole state, as views: a policy of the same settings and seed that takes it over goes on bit for bit."""

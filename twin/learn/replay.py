@@ -152,14 +152,14 @@ def learn(
     target: Floats,
     rows: Floats,
     state: Floats,
-    after: Floats,
-    executed: int,
-    reward_micro: int,
-    over: bool,
     allowed: Integers,
     counters: Integers,
     settings: Floats,
     keys: Integers,
+    after: Floats,
+    executed: int,
+    reward_micro: int,
+    over: bool,
 ) -> None:
     """Store what became of the pending choice, and learn from a part of a batch where there are enough experiences."""
     pending = counters[PENDING]

@@ -10,6 +10,7 @@ import importlib
 import logging
 from bisect import bisect_left
 from collections.abc import Callable
+from operator import gt
 
 from twin.control.expectation import MOST_SHARE
 from twin.control.view import View
@@ -153,7 +154,9 @@ class StandardReward:
 
     def _fans_unknown(self, view: View) -> bool:
         """Whether the speed of a fan is not known, or one that no fan has."""
-        return any(rpm is None or not 0 <= rpm <= most for rpm, most in zip(view.fan_rpm, self._most_rpm, strict=True))
+        speeds = [-1 if rpm is None else rpm for rpm in view.fan_rpm]
+        # Built-in functions over whole lists: this is asked in every cycle.
+        return min(speeds, default=0) < 0 or any(map(gt, speeds, self._most_rpm))
 
     def _frames(self, view: View) -> int:
         told, counted = view.frame_rate_millihertz, view.frames_counted_millihertz
