@@ -9,6 +9,7 @@ import pytest
 from commands import command
 from running import digests, here
 
+from twin.cli.train import _alone
 from twin.learn.checkpoint import load, save
 
 PLAN = ("train", "idle", "--seeds", 1, "--set", "duration_ms=3000")
@@ -66,3 +67,13 @@ def test_a_forecast_of_another_name_is_refused(trained: Path, tmp_path: Path) ->
     said = command(*map(str, RUN), "--set", f"learn.checkpoint={tmp_path / 'w'}", "--out", str(tmp_path / "run"))
     assert said.status == 2
     assert "forecasts called" in said.err
+
+
+def test_two_trainings_into_one_file_are_one_too_many(trained: Path, tmp_path: Path) -> None:
+    with _alone(tmp_path / "w"):
+        said = command(*map(str, PLAN), "--out", str(tmp_path / "w"))
+        assert said.status == 2
+        assert "is being written by another training" in said.err
+    assert command(*map(str, PLAN), "--out", str(tmp_path / "w")).status == 0
+    assert (tmp_path / "w").read_bytes() == trained.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]

@@ -8,8 +8,10 @@ interrupted at any point goes on from the last whole episode and ends with the s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -40,6 +42,39 @@ def main(options: argparse.Namespace) -> int:
             )
     plan = _Plan(cases, options.first_seed, options.seeds)
     out = Path(options.out)
+    with _alone(out):
+        return _train(options, plan, out)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold `out` for this process, by a lock on a file beside it that is there only meanwhile.
+
+    Raises `InputError` when another training holds it.
+    """
+    place = out.with_name(f".{out.name}.lock")
+    try:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        # Where nothing can be made, saving says why.
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who held it before may have removed it just now.
+        if not place.exists() or place.stat().st_ino != os.fstat(lock).st_ino:
+            raise BlockingIOError
+    except OSError as error:
+        os.close(lock)
+        raise InputError(f"{out}: is being written by another training; name another file (--out)") from error
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _train(options: argparse.Namespace, plan: _Plan, out: Path) -> int:
     state = _begun(out, plan)
     rewards: list[float] = []
     with output.Progress(options, "training", plan.episodes, "episodes") as progress:
@@ -53,7 +88,7 @@ def main(options: argparse.Namespace) -> int:
         "digest": state.digest,
         "episodes": plan.episodes,
         "cycles": int(state.facts["cycles"]),
-        "scenarios": [case.scenario.name for case in cases],
+        "scenarios": [case.scenario.name for case in plan.cases],
         "seeds": [plan.first_seed, plan.first_seed + plan.seeds - 1],
         "mean_rewards": rewards,
     }
