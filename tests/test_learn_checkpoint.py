@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from twin.learn import checkpoint
-from twin.learn.checkpoint import CheckpointError, digest_of, kept, latest_good, layout_of, load, save, weights_digest
+from twin.learn.checkpoint import (
+    CheckpointError,
+    WeightsDigest,
+    digest_of,
+    kept,
+    latest_good,
+    layout_of,
+    load,
+    save,
+)
 from twin.record.files import canonical_json
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
@@ -76,7 +85,7 @@ def test_the_order_in_memory_does_not_matter(tmp_path: Path) -> None:
     assert save(tmp_path / "a", {"w": plain}, {}) == save(tmp_path / "b", {"w": turned}, {})
     assert save(tmp_path / "c", {"w": strided}, {}) == save(tmp_path / "a", {"w": plain}, {})
     assert digest_of({"w": plain}) == digest_of({"w": turned}) == digest_of({"w": strided})
-    assert weights_digest([plain]) == weights_digest([turned])
+    assert WeightsDigest([plain])() == WeightsDigest([turned])()
 
 
 def test_digests_tell_name_kind_shape_and_value_apart() -> None:
@@ -87,11 +96,9 @@ def test_digests_tell_name_kind_shape_and_value_apart() -> None:
     ]  # fmt: skip
     assert len({digest_of(arrays) for arrays in different}) == len(different)
     lists = [[one], [one[:1], one[1:]], [one, one[:0]], [one[:0], one], [one[::-1]], [np.array([-0.0, 1.0])], []]
-    assert len({weights_digest(arrays) for arrays in lists}) == len(lists)
-    assert (
-        weights_digest([one, one])
-        == blake2b(2 * ((2).to_bytes(8, "little") + one.tobytes()), digest_size=32).hexdigest()
-    )
+    assert len({WeightsDigest(arrays)() for arrays in lists}) == len(lists)
+    part = blake2b((2).to_bytes(8, "little") + one.tobytes(), digest_size=32).digest()
+    assert WeightsDigest([one, one])() == blake2b(2 * part, digest_size=32).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -461,3 +468,21 @@ def test_a_damaged_one_gives_way_to_the_one_before_and_says_so(
     with pytest.raises(CheckpointError, match="No such file") as raised:
         latest_good(tmp_path / "none")
     assert "none.1" not in str(raised.value)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.floats(allow_nan=False)), max_size=12))
+def test_a_digest_of_weights_is_that_of_what_they_are_and_not_of_what_they_were(
+    changes: list[tuple[int, int, float]],
+) -> None:
+    rows = np.zeros((3, 8))
+    views = [rows[i, :5] for i in range(3)]
+    digest = WeightsDigest(views)
+    seen = {digest()}
+    for place, cell, value in changes:
+        before = rows.tobytes(), digest()
+        views[place][cell] = value
+        assert digest() == WeightsDigest([view.copy() for view in views])()
+        assert (digest() == before[1]) == (rows.tobytes() == before[0])
+        seen.add(digest())
+    # The bounds between arrays count, too.
+    assert WeightsDigest([np.zeros(2), np.zeros(1)])() != WeightsDigest([np.zeros(1), np.zeros(2)])()

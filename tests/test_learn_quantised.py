@@ -151,15 +151,27 @@ def test_a_single_layer_is_what_can_be_computed_by_hand() -> None:
     shape = new_shape(2, 1)
     net = new_network(shape, Stream(1, "hand"))
     weights_of(shape, net)[:] = [1.27, -0.64, 0.5]
-    # Inputs 0..2.55: a step of 0.01, and 0 is -128. Weights: a scale of 0.01.
-    small = Quantised.of(shape, net, np.array([[0.0, 2.55], [2.55, 0.0]]))
-    assert small.steps[0] == pytest.approx(0.01)
-    assert small.zeros.tolist() == [-128]
+    # Inputs 0..6.5535: a step of 0.0001, and 0 is -32,768. Weights: a scale of 0.01.
+    small = Quantised.of(shape, net, np.array([[0.0, 6.5535], [6.5535, 0.0]]))
+    assert small.steps[0] == pytest.approx(0.0001)
+    assert small.zeros.tolist() == [-32_768]
     assert small.weights.tolist() == [127, -64]
-    assert small.offsets.tolist() == [128 * (127 - 64)]
-    assert small.forward(np.array([1.004, 0.496])) == pytest.approx(0.5 + 1.27 * 1.00 - 0.64 * 0.50)
+    assert small.offsets.tolist() == [32_768 * (127 - 64)]
+    assert small.forward(np.array([1.00004, 0.49996])) == pytest.approx(0.5 + 1.27 * 1.00 - 0.64 * 0.50)
     # Beyond what was seen it saturates.
-    assert small.forward(np.array([99.0, -99.0])) == pytest.approx(0.5 + 1.27 * 2.55)
+    assert small.forward(np.array([99.0, -99.0])) == pytest.approx(0.5 + 1.27 * 6.5535)
+
+
+def test_only_inputs_have_sixteen_bits(policy) -> None:
+    states = drawn(Stream(9, "bits"), 50)
+    small = Quantised.of(policy.shape, policy.online, states)
+    units = []
+    for state in states:
+        small.forward(state)
+        units.append(small._units.copy())
+    inputs, hidden = np.array(units)[:, :8], np.array(units)[:, 8:56]
+    assert (inputs.min(), inputs.max()) == (-32_768, 32_767)
+    assert (hidden.min(), hidden.max()) == (-128, 127)
 
 
 def test_rounding_does_not_shift_the_mean() -> None:

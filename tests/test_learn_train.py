@@ -154,7 +154,7 @@ def test_a_finished_training_says_so_and_changes_nothing(whole: Path) -> None:
 )
 def test_another_training_does_not_take_its_place(whole: Path, plan: tuple[str, ...]) -> None:
     with unchanged(whole.parent):
-        refused(2, ["is the checkpoint of another training (other scenarios, seeds or settings); name another file"],
+        refused(2, ["is the checkpoint of another training (other scenarios, seeds or settings), or a controller"],
                 command("train", *plan, "--out", whole))  # fmt: skip
 
 

@@ -126,9 +126,20 @@ def trace_path(scenario: Scenario, scenario_file: Path) -> Path | None:
 
 
 def checkpoint_path(scenario: Scenario, scenario_file: Path) -> Path | None:
-    """The weights that the learner begins with, if there are any; relative names start at the scenario's folder."""
+    """The file of the weights that the learner begins with, if it does with any; `~` is the user's folder, and relative
+    names start at the scenario's.
+
+    It is the newest good one of those that training kept under that name: what is digested, copied and loaded is the
+    same. Raises `CheckpointError` when there are some and none is good.
+    """
     learn = scenario.learn
-    return scenario_file.parent / learn.checkpoint if learn.enabled and learn.checkpoint else None
+    if not learn.enabled or not learn.checkpoint:
+        return None
+    # Imported here, because most scenarios name none.
+    from twin.learn.checkpoint import kept, latest_good
+
+    path = scenario_file.parent / Path(learn.checkpoint).expanduser()
+    return latest_good(path).path if any(one.is_file() for one in kept(path)) else path
 
 
 def input_digests(scenario: Scenario, scenario_file: Path) -> tuple[str, str]:

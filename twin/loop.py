@@ -26,6 +26,8 @@ from twin.telemetry import Watcher
 log = logging.getLogger("twin")
 
 _PLAIN = frozenset((str,))
+_MOST = (1 << 63) - 1
+"""The largest number that the record holds."""
 
 
 class Recorder(Protocol):
@@ -62,6 +64,7 @@ class Loop:
         self._watcher = watcher
         self._last_tick: Integers | None = None
         self._signals = Signals(scenario, hardware.sensors)
+        self._sensors = len(scenario.machine.sensors)
         self._shield = Shield(scenario, hardware.limits)
         self._period_ns = scenario.control.period_ms * 1_000_000
         self._duration_ns = scenario.duration_ms * 1_000_000
@@ -164,17 +167,17 @@ class Loop:
         if self._learner is None:
             return None
         try:
-            return self._learner.executed(values, held_back)
+            return _checked(self._learner.executed(values, held_back), self._sensors)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._complain(error)
+            self._complain(error, "nothing is told of this cycle")
             return None
 
-    def _complain(self, error: BaseException) -> None:
+    def _complain(self, error: BaseException, so: str = "the shield cools fully") -> None:
         self._complaints += 1
         if self._complaints == 1:
-            log.exception("the controller raised %s; the shield cools fully, and goes on", type(error).__name__)
+            log.error("the controller raised %s; %s, and it goes on", type(error).__name__, so, exc_info=error)
 
 
 def _plain(answer: object) -> Decision:
@@ -191,6 +194,27 @@ def _plain(answer: object) -> Decision:
         return Decision(*texts, command)
     command = {_text(name): value for name, value in command.items()}
     return Decision(_text(answer.action), _text(answer.source), _text(answer.reason), command)
+
+
+def _checked(answer: object, sensors: int) -> Learned | None:
+    """What a controller tells about a cycle, if the record can hold it. None, too: there is nothing to tell.
+
+    Raises `TypeError` or `ValueError` for anything else.
+    """
+    if answer is None:
+        return None
+    if type(answer) is not Learned:
+        raise TypeError(f"executed() answered {type(answer).__name__}; a Learned, or None, is needed")
+    texts = (answer.proposed, answer.executed, answer.weights, answer.note)
+    if not (_PLAIN.issuperset(map(type, texts)) and "".join(texts).isascii()):
+        raise ValueError("executed() answered with texts that are none, or not plain")
+    forecast = answer.forecast_millicelsius
+    if type(forecast) is not tuple or len(forecast) != sensors:
+        raise ValueError(f"executed() answered with a forecast that has no entry for each of {sensors} sensors")
+    for number in (answer.authority_percent, answer.reward_micro, answer.anomaly_micro, *forecast):
+        if number is not None and not (type(number) is int and -_MOST <= number <= _MOST):
+            raise ValueError("executed() answered with a number that the record cannot hold")
+    return answer
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -27,6 +27,7 @@ from twin.cli.run import versions
 from twin.clock import ModelledLateness, VirtualEnvironment
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
+from twin.control.view import Learned, Learner
 from twin.heart import ticks
 from twin.heart.adaptive import AdaptiveLaw
 from twin.heart.heartbeat import Heartbeat
@@ -195,10 +196,14 @@ def _decision_figures(repeat: int, scenario: Scenario, name: str) -> dict[str, f
 
 
 def _decisions(scenario: Scenario) -> list[int]:
-    """How long each control cycle takes from before its reading to after its command, nanoseconds."""
+    """How long each control cycle takes from before its reading to after its command, nanoseconds.
+
+    A learner is not done then: its cycle ends when it has been told what became of its decision.
+    """
     backend = simulated(scenario)
     began, took = 0, []
     read, apply = backend.hardware.read, backend.hardware.apply
+    controller = make_controller(scenario, backend.hardware.limits)
 
     def timed_read() -> Readings:
         nonlocal began
@@ -211,8 +216,17 @@ def _decisions(scenario: Scenario) -> list[int]:
         return applied
 
     backend.hardware.read = timed_read  # type: ignore[method-assign]
-    backend.hardware.apply = timed_apply  # type: ignore[method-assign]
-    controller = make_controller(scenario, backend.hardware.limits)
+    if isinstance(controller, Learner):
+        executed = controller.executed
+
+        def timed_executed(values: Mapping[str, int], held_back: bool) -> Learned:
+            learned = executed(values, held_back)
+            took.append(time.perf_counter_ns() - began)
+            return learned
+
+        controller.executed = timed_executed  # type: ignore[method-assign]
+    else:
+        backend.hardware.apply = timed_apply  # type: ignore[method-assign]
     Loop(backend.env, backend.hardware, scenario, controller, _Nothing()).run()
     return took[10:]
 

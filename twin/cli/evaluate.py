@@ -21,7 +21,7 @@ from twin.control.choose import make_controller
 from twin.control.view import Controller
 from twin.kernels import Stream
 from twin.learn.brain import Brain
-from twin.learn.checkpoint import load
+from twin.learn.checkpoint import latest_good
 from twin.loader import shipped
 from twin.scenario import Scenario
 
@@ -52,8 +52,8 @@ def main(options: argparse.Namespace) -> int:
     check_seeds(options)
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
-    path = Path(options.checkpoint)
-    state = load(path)
+    state = latest_good(Path(options.checkpoint))
+    path = state.path
     trained = str(state.facts.get("scenarios", "")).split()
     names = options.scenario or [name for name in shipped() if name not in trained]
     if not names:

@@ -8,22 +8,26 @@ interrupted at any point goes on from the last whole episode and ends with the s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from hardware.interface import Limit
+from twin import __version__
 from twin.cli import DONE, InputError, output
 from twin.cli.episode import Case, cases_of, check_seeds, play
-from twin.control.choose import make_controller
+from twin.control.choose import make_controller, own_sources
 from twin.control.view import Controller
-from twin.learn.checkpoint import Checkpoint, kept, latest_good, save
+from twin.learn.checkpoint import Checkpoint, CheckpointError, kept, latest_good, save
 from twin.learn.optimizer import Optimizer
 from twin.loader import canonical
 from twin.scenario import Learn, Scenario
+from twin.wiring import wiring
 
 
 def main(options: argparse.Namespace) -> int:
@@ -38,6 +42,39 @@ def main(options: argparse.Namespace) -> int:
             )
     plan = _Plan(cases, options.first_seed, options.seeds)
     out = Path(options.out)
+    with _alone(out):
+        return _train(options, plan, out)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold `out` for this process, by a lock on a file beside it that is there only meanwhile.
+
+    Raises `InputError` when another training holds it.
+    """
+    place = out.with_name(f".{out.name}.lock")
+    try:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        # Where nothing can be made, saving says why.
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who held it before may have removed it just now.
+        if not place.exists() or place.stat().st_ino != os.fstat(lock).st_ino:
+            raise BlockingIOError
+    except OSError as error:
+        os.close(lock)
+        raise InputError(f"{out}: is being written by another training; name another file (--out)") from error
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _train(options: argparse.Namespace, plan: _Plan, out: Path) -> int:
     state = _begun(out, plan)
     rewards: list[float] = []
     with output.Progress(options, "training", plan.episodes, "episodes") as progress:
@@ -51,7 +88,7 @@ def main(options: argparse.Namespace) -> int:
         "digest": state.digest,
         "episodes": plan.episodes,
         "cycles": int(state.facts["cycles"]),
-        "scenarios": [case.scenario.name for case in cases],
+        "scenarios": [case.scenario.name for case in plan.cases],
         "seeds": [plan.first_seed, plan.first_seed + plan.seeds - 1],
         "mean_rewards": rewards,
     }
@@ -72,7 +109,12 @@ class _Plan:
         self.digest = blake2b(digest_size=32)
         for case in cases:
             self.digest.update(canonical(case.scenario, case.trace_digest))
-        self.digest.update(f"{first_seed} {seeds}".encode())
+        self.digest.update(f"{first_seed} {seeds} {__version__}".encode())
+        for number in range(len(cases)):
+            # Made once before anything is played, so that modules of one's own are imported and can be told apart.
+            _, scenario = self.case(number)
+            make_controller(scenario, {limit.name: limit for limit in wiring(scenario.machine).outputs})
+            self.digest.update(own_sources(scenario))
 
     def case(self, number: int) -> tuple[Case, Scenario]:
         """Episode `number`, and its scenario with the seed and a learner that is free to try things out."""
@@ -114,8 +156,14 @@ def _begun(out: Path, plan: _Plan) -> Checkpoint | None:
     state = latest_good(out)
     if state.facts.get("plan") != plan.digest.hexdigest():
         raise InputError(
-            f"{out}: is the checkpoint of another training (other scenarios, seeds or settings); name another file "
-            "with --out, or remove this one"
+            f"{out}: is the checkpoint of another training (other scenarios, seeds or settings), or a controller, a "
+            "reward or pulsetwin has changed since; name another file with --out, or remove this one"
+        )
+    episodes, cycles = state.facts.get("episodes"), state.facts.get("cycles")
+    if type(episodes) is not int or type(cycles) is not int or not 1 <= episodes <= plan.episodes or cycles < 0:
+        raise CheckpointError(
+            state.path,
+            f"says {episodes} of {plan.episodes} episodes and {cycles} cycles; take it from a copy, or train anew",
         )
     return state
 

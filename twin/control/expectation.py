@@ -18,6 +18,8 @@ from twin.timing import SECOND_NS
 
 FAN_GRACE_CYCLES = 30
 """Cycles a fan has to follow its command before it counts as failing."""
+MOST_SHARE = 2
+"""No fan turns faster than so many times its largest speed."""
 LONGEST_NS = 1_000 * SECOND_NS
 """What lags is where it leads to after so long; the products of longer times would not fit 64 bits."""
 
@@ -42,7 +44,8 @@ MAX_RPM, START_PWM, FAN_LAG_NS, PWM, EXPECTED_RPM, SLOW_CYCLES = range(6)
 def _watch_fans(fans: Integers, given: Integers, first: int, speeds: Floats) -> int:
     """How many fans turn at less than half the speed they should have reached, for too long.
 
-    The fans' speeds stand from `first` on; `speeds` gets them too, with what is expected for what is not known.
+    The fans' speeds stand from `first` on; `speeds` gets them too, with what is expected for what is not known. A
+    speed that is not known, or that no fan has, neither brings a fan into trouble nor out of it.
     """
     troubled = 0
     dt_ns = min(given[DT_NS], LONGEST_NS)
@@ -52,10 +55,8 @@ def _watch_fans(fans: Integers, given: Integers, first: int, speeds: Floats) -> 
         expected += (target - expected) * dt_ns // (fans[i, FAN_LAG_NS] + dt_ns)
         fans[i, EXPECTED_RPM] = expected
         speeds[i] = expected if rpm == NOTHING else max(0, rpm)
-        if rpm == NOTHING or 2 * rpm >= expected:
-            fans[i, SLOW_CYCLES] = 0
-            continue
-        fans[i, SLOW_CYCLES] += 1
+        if rpm != NOTHING and rpm <= MOST_SHARE * fans[i, MAX_RPM]:
+            fans[i, SLOW_CYCLES] = fans[i, SLOW_CYCLES] + 1 if 2 * rpm < expected else 0
         if fans[i, SLOW_CYCLES] >= FAN_GRACE_CYCLES:
             troubled += 1
     return troubled
@@ -71,15 +72,15 @@ def _is_blind(parts: Integers, given: Integers, node: int) -> bool:
 
 @kernel
 def _heat(parts: Integers, watts: Floats, given: Integers, guided: Floats, unaided: Floats) -> None:
-    """Every node's heat (W). The model that hears no sensor takes an unknown power for the largest."""
+    """Every node's heat (W). The model that hears no sensor takes what is not known for the largest."""
     for node in range(len(guided)):
         guided[node] = 0.0
         unaided[node] = 0.0
     used = given[MEMORY_USED]
     share = 0.5 if used == NOTHING else used / 1_000_000
-    memory = watts[MEMORY_IDLE] + watts[MEMORY_SPAN] * share
-    guided[parts[MEMORY_NODE]] += memory
-    unaided[parts[MEMORY_NODE]] += memory
+    guided[parts[MEMORY_NODE]] += watts[MEMORY_IDLE] + watts[MEMORY_SPAN] * share
+    share = 1.0 if used == NOTHING else share
+    unaided[parts[MEMORY_NODE]] += watts[MEMORY_IDLE] + watts[MEMORY_SPAN] * share
     for processor in range(2):
         node, power = parts[CPU_NODE + processor], given[CPU_POWER + processor]
         if node >= 0 and power == NOTHING:
@@ -292,7 +293,7 @@ class Expectation:
         apart = self._sensors[:, SUSPECTED].tolist()
         self.suspicion = "; ".join([suspicion(name, by) for name, by in zip(self._names, apart, strict=True) if by])
         self.fan_trouble = "; ".join([
-            f"{name} turns at {rpm} rpm where {fan[EXPECTED_RPM]} are expected"
+            f"{name} turns at {'an unknown' if rpm is None else rpm} rpm where {fan[EXPECTED_RPM]} are expected"
             for name, rpm, fan in zip(self._fan_names, fan_rpm, self._fans.tolist(), strict=True)
             if fan[SLOW_CYCLES] >= FAN_GRACE_CYCLES
         ])  # fmt: skip

@@ -76,6 +76,7 @@ class Signals:
     def see(self, cycle: int, due_ns: int, wake: Wake, readings: Readings) -> View:
         """The picture of this cycle. `due_ns + wake.lateness_ns` is when it began."""
         now_ns = due_ns + wake.lateness_ns
+        fresh = self._last_ns is None or wake.suspended_ns > 0
         dt_ns = self._period_ns if self._last_ns is None else max(1, now_ns - self._last_ns)
         self._last_ns = now_ns
         values, statuses, times_ns = readings.values, readings.statuses, readings.times_ns
@@ -140,6 +141,7 @@ class Signals:
             expectation.suspicion,
             " ".join(unchecked),
             self._failsafe(wake, troubles, expectation.suspicion),
+            fresh,
         )
 
     def commanded(self, values: Mapping[str, int]) -> None:

@@ -24,6 +24,7 @@ class View(NamedTuple):
     `frames_counted_millihertz` is the frame rate over the last second or so, made of the count of frames and not of
     what the application says about its rate. `unchecked` names the sensors that the model cannot judge, because their
     processor's power is not known. `failsafe` is empty or says why the machine must be cooled at full power now.
+    `fresh` says that nothing was seen just before, at a start or after a suspend: what takes two counters is not known.
     """
 
     cycle: int
@@ -54,6 +55,7 @@ class View(NamedTuple):
     suspicion: str
     unchecked: str
     failsafe: str
+    fresh: bool = False
 
     def headroom_millicelsius(self, sensors: tuple[int, ...] | None = None) -> int | None:
         """The smallest headroom among these sensors (their places; None: all); None if one of them is not known."""

@@ -50,9 +50,9 @@ FEATURE_COUNT = len(FEATURES)
 
 # The header: normal cycles learned from, the last cycle's score, alarm (1 or 0) and what made the score (-1: nothing;
 # a feature's place; or 8 and a residual's place), the followed quantile of the score, the last reconstruction error and
-# its quantile, and how often the network went back to its last good weights.
-LEARNED, SCORE, ALARM, WORST, QUANTILE, ERROR, ERROR_QUANTILE, ROLLBACKS = range(8)
-HEADER = 8
+# its quantile, how often the network went back to its last good weights, and normal cycles since the run began.
+LEARNED, SCORE, ALARM, WORST, QUANTILE, ERROR, ERROR_QUANTILE, ROLLBACKS, RUN = range(9)
+HEADER = 9
 
 # Of each feature and of each residual: what is left of `MISSING`, and in which share of normal cycles it is there.
 GONE, SIGHTS = range(2)
@@ -65,7 +65,9 @@ RESIDUAL_CELLS = 7
 WARM_UP_CYCLES = 600
 """Normal cycles to learn from before anything but what is missing can be an alarm."""
 UNTRAINED_CYCLES = 200
-"""Before that, errors of a network and distances from a mean that have only begun to settle say nothing."""
+"""Before that, errors of a network and distances from a mean that have only begun to settle say nothing. So it is for
+the distances at the beginning of every run: the model starts where a coarse reading happens to be, which moves the mean
+by up to a quantum."""
 SCORE_SHARE = 0.998
 MARGIN = 1.5
 """The threshold is the `SCORE_SHARE` quantile of the score times this."""
@@ -143,19 +145,30 @@ class AnomalyDetector:
         worst = int(self._cells.item(WORST))
         return "" if worst < 0 else (*FEATURES, *names)[worst]
 
-    def see(self, state: Floats, residuals: Floats, usable: Integers, normal: bool) -> bool:
+    def see(self, state: Floats, residuals: Floats, usable: Integers, normal: bool, fresh: bool = False,
+            learning: bool = True) -> bool:  # fmt: skip
         """Judge a cycle, learn from it if it is `normal` and gives no alarm, and say whether it does.
 
+        Without `learning` only the means follow, since they depend on the run and not on what was learned.
+
         `state` holds the eight features (`UNKNOWN` where not known), `residuals` one number a signal in units of what
-        is ordinary, `usable` 1 where that could be had, else 0. What is not finite counts as missing. Raises
-        `ValueError` for other lengths.
+        is ordinary, `usable` 1 where that could be had, else 0. What is not finite counts as missing, but in a cycle
+        that is `fresh`, because some signals need two looks. Raises `ValueError` for other lengths.
         """
         if len(state) != FEATURE_COUNT or len(residuals) != self._residuals or len(usable) != self._residuals:
             raise ValueError(
                 f"{len(state)} features, {len(residuals)} residuals and {len(usable)} marks; give {FEATURE_COUNT}, "
                 f"{self._residuals} and {self._residuals}"
             )
-        return bool(judge(*self.operands, state, residuals, usable, normal))
+        return bool(judge(*self.operands, state, residuals, usable, normal, fresh, learning))
+
+    def forget(self) -> None:
+        """Another run begins: what was missed and summed up has nothing to do with what comes."""
+        first = HEADER + FEATURE_CELLS * FEATURE_COUNT
+        self._cells[HEADER + GONE : first : FEATURE_CELLS] = 0.0
+        self._cells[RUN] = 0.0
+        for cell in (GONE, ABOVE, BELOW):
+            self._cells[first + cell :: RESIDUAL_CELLS] = 0.0
 
     def weights(self) -> Floats:
         """The autoencoder's 98 parameters, as a view: for digests."""
@@ -223,11 +236,12 @@ def cut(value: float, most: float) -> float:
 
 @kernel
 def judge(
-    shape: Integers, net: Floats, cells: Floats, state: Floats, residuals: Floats, usable: Integers, normal: bool
-) -> bool:
+    shape: Integers, net: Floats, cells: Floats, state: Floats, residuals: Floats, usable: Integers, normal: bool,
+    fresh: bool, learning: bool,
+) -> bool:  # fmt: skip
     """`AnomalyDetector.see`."""
     inputs = inputs_at(shape)
-    settled = cells[LEARNED] >= UNTRAINED_CYCLES
+    settled = cells[RUN] >= UNTRAINED_CYCLES
     worst = -1
     score = 0.0
     missed = False
@@ -236,7 +250,7 @@ def judge(
         net[inputs + i] = cut(state[i], FEATURE_FAR) if there else UNKNOWN
         # An application may end; that it makes no frames then is no fault.
         if i != FRAMES and i != LATENCY:
-            part = notice(cells, HEADER + FEATURE_CELLS * i, there)
+            part = notice(cells, HEADER + FEATURE_CELLS * i, there or fresh)
             missed = missed or part == MISSING
             if part > score:
                 score = part
@@ -244,7 +258,7 @@ def judge(
     for i in range(len(residuals)):
         at = HEADER + FEATURE_CELLS * FEATURE_COUNT + RESIDUAL_CELLS * i
         there = usable[i] != 0 and is_finite(residuals, i, 1)
-        part = notice(cells, at, there)
+        part = notice(cells, at, there or fresh)
         missed = missed or part == MISSING
         if there:
             z = (cut(residuals[i], FAR) - cells[at + CENTRE]) / cells[at + SPREAD]
@@ -263,8 +277,12 @@ def judge(
     cells[SCORE] = score
     cells[WORST] = worst
     cells[ALARM] = 1.0 if alarm else 0.0
-    if normal and not alarm:
+    begins = cells[RUN] < UNTRAINED_CYCLES
+    if learning and normal and not alarm:
         _learn(shape, net, cells, residuals, usable, known)
+    if normal and (begins or not alarm):
+        _centre(cells, residuals, usable)
+        cells[RUN] += 1.0 if begins else 0.0
     return alarm
 
 
@@ -292,6 +310,17 @@ def _reconstruct(shape: Integers, net: Floats, cells: Floats) -> int:
 
 
 @kernel
+def _centre(cells: Floats, residuals: Floats, usable: Integers) -> None:
+    """Let the means follow: at the beginning of a run they are of all its normal cycles alike."""
+    share = max(CENTRE_SHARE, 1.0 / (1.0 + cells[RUN]))
+    for i in range(len(residuals)):
+        at = HEADER + FEATURE_CELLS * FEATURE_COUNT + RESIDUAL_CELLS * i
+        if usable[i] != 0 and is_finite(residuals, i, 1):
+            apart = cut(residuals[i], FAR) - cells[at + CENTRE]
+            cells[at + CENTRE] += share * cut(apart, LARGEST * cells[at + SPREAD])
+
+
+@kernel
 def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usable: Integers, known: int) -> None:
     """Learn from the cycle that `judge` has judged."""
     inputs = inputs_at(shape)
@@ -299,7 +328,6 @@ def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usabl
     settled = learned >= UNTRAINED_CYCLES
     step = STEP if learned >= WARM_UP_CYCLES else min(0.5, FIRST_STEPS / (1.0 + learned))
     sight = max(SIGHT_SHARE, 1.0 / (1.0 + learned))
-    slow = max(CENTRE_SHARE, 1.0 / (1.0 + learned))
     for i in range(FEATURE_COUNT):
         at = HEADER + FEATURE_CELLS * i
         there = 1.0 if net[inputs + i] != UNKNOWN else 0.0
@@ -311,8 +339,7 @@ def _learn(shape: Integers, net: Floats, cells: Floats, residuals: Floats, usabl
         if there == 1.0:
             apart = cut(residuals[i], FAR) - cells[at + CENTRE]
             cells[at + SPREAD] = follow(cells[at + SPREAD], abs(apart), PART_SHARE, step, LEAST_SPREAD)
-            cells[at + CENTRE] += slow * cut(apart, LARGEST * cells[at + SPREAD])
-            if settled:
+            if cells[RUN] >= UNTRAINED_CYCLES:
                 drift = max(cells[at + ABOVE], cells[at + BELOW])
                 cells[at + DRIFT] = follow(cells[at + DRIFT], drift, PART_SHARE, step, LEAST_DRIFT)
     if settled:

@@ -12,11 +12,12 @@ from twin.control.view import View
 from twin.kernels import Floats, Integers, Stream, kernel
 from twin.learn import replay
 from twin.learn.anomaly import AnomalyDetector, judge
-from twin.learn.checkpoint import Array, CheckpointError, latest_good, weights_digest
+from twin.learn.checkpoint import Array, CheckpointError, WeightsDigest, load
 from twin.learn.evidence import Evidence, fill_evidence, is_normal
 from twin.learn.facts import CPU_LOAD, FIRST_SENSOR, GPU_POWER, TEMPS, fill_facts, new_facts
 from twin.learn.features import FEATURES, Features, fill_features
 from twin.learn.forecast import CLOCK, FIRST_AHEAD, RUN, STRIDE, TEMPERATURE_MAX, UNKNOWN, Predictor, unexpected
+from twin.learn.network import is_finite
 from twin.learn.policy import Policy
 from twin.learn.quantised import Quantised
 from twin.learn.replay import choose, learn
@@ -70,8 +71,8 @@ def _glance(plan: Integers, memory: Floats, ring: Floats, seen: Floats, residual
 @kernel
 def _think(
     facts: Floats, ranges: Floats, evidence: Arrays, forecast: Arrays, microwatts: float, detector: Arrays,
-    policy: Arrays, state: Floats, residuals: Floats, usable: Integers, normal: bool, executed: int,
-    reward_micro: int, chooses: bool,
+    policy: Arrays, state: Floats, residuals: Floats, usable: Integers, normal: bool, fresh: bool,
+    learning: bool, executed: int, reward_micro: int, chooses: bool,
 ) -> int:  # fmt: skip
     """One cycle of everything that decides the next action, in one call; that action, where it `chooses`.
 
@@ -88,7 +89,7 @@ def _think(
     for i in range(sensors):
         usable[first + i] = usable[i]
     eye_shape, eye, cells = detector
-    judge(eye_shape, eye, cells, state, residuals, usable, normal)
+    judge(eye_shape, eye, cells, state, residuals, usable, normal, fresh, learning)
     shape, online, target, rows, pending, allowed, counters, settings, keys = policy
     if executed != NOBODY:
         learn(
@@ -126,8 +127,9 @@ class Brain:
         self._learning = settings.learning
         self._troubles = 0
         self._seen = False
+        self._digest = WeightsDigest([self._policy.weights(), self._detector.weights(), *self._predictor.networks()])
         if checkpoint is not None:
-            saved = latest_good(checkpoint)
+            saved = load(checkpoint)
             try:
                 self.restore(saved.arrays)
             except ValueError as error:
@@ -154,14 +156,20 @@ class Brain:
             self._state,
             self._residuals,
             self._usable,
-            self._learning and is_normal(view),
+            is_normal(view),
+            view.fresh,
+            self._learning,
             NOBODY if executed is None or reward_micro is None or not self._learning else executed,
             reward_micro or 0,
             self._quantised is None,
         )
         self._seen = True
         if self._quantised is not None:
-            action = self._policy.best_of(self._quantised.forward(self._state))
+            values = self._quantised.forward(self._state)
+            if not is_finite(values, 0, len(values)):
+                # As the policy does with its own.
+                self._policy.counters[replay.REFUSED] += 1
+            action = self._policy.best_of(values)
         troubles = self.troubles
         broken = "a step of learning led nowhere, and was taken back" if troubles > self._troubles else ""
         self._troubles = troubles
@@ -194,8 +202,8 @@ class Brain:
         )
 
     def digest(self) -> str:
-        """BLAKE2b-256 of all weights."""
-        return weights_digest([self._policy.weights(), self._detector.weights(), *self._predictor.networks()])
+        """BLAKE2b-256 of all weights, as `WeightsDigest` has it: policy, eye, then the forecast's."""
+        return self._digest()
 
     def arrays(self) -> dict[str, Array]:
         """Everything that decides what comes next, for a checkpoint: copies."""
@@ -222,11 +230,15 @@ class Brain:
         self._policy.restore(given["policy"])
         self._detector.restore(given["anomaly"])
         forecast = given["forecast"]
-        self._predictor.restore([forecast[name] for name in sorted(forecast, key=int)])
+        names = [str(place) for place in range(len(forecast))]
+        if forecast.keys() != set(names):
+            raise ValueError(f"forecasts called {', '.join(sorted(forecast))}; needed are {', '.join(names)}")
+        self._predictor.restore([forecast[name] for name in names])
         self._policy.freeze(not self._learning)
         # A run begins: what came before it is not what came just before its first cycle.
         self._policy.forget()
         self._predictor.forget()
+        self._detector.forget()
         self._troubles = self.troubles
 
 

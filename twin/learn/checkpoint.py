@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -44,6 +45,7 @@ DIMENSIONS_MOST = 8
 FACT_MOST = 4_096
 """Characters that a fact may have."""
 DTYPES = {"float64": "<f8", "int64": "<i8"}
+_LITTLE = sys.byteorder == "little"
 _BYTES = {"f": np.dtype("<f8"), "i": np.dtype("<i8")}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -85,13 +87,35 @@ def digest_of(arrays: Mapping[str, Array]) -> str:
     return whole.hexdigest()
 
 
-def weights_digest(arrays: Sequence[Array]) -> str:
-    """BLAKE2b-256 in hex over the number of values of each array and the values, in the order given."""
-    whole = blake2b(digest_size=SIZE)
-    for array in arrays:
-        whole.update(array.size.to_bytes(8, "little"))
-        whole.update(_values(array))
-    return whole.hexdigest()
+class WeightsDigest:
+    """BLAKE2b-256 over the BLAKE2b-256 of each of some arrays, in their order; of an array, over how many values it
+    has (u64) and the values.
+
+    Hashing all weights takes longer than learning, and a cycle changes few of them. So what an array was like when it
+    was hashed is kept, and only what differs from that is hashed again.
+    """
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        """`arrays` are views of the weights, row by row in memory."""
+        self._arrays = tuple(arrays)
+        self._known = [b""] * len(self._arrays)
+        self._digests = [b""] * len(self._arrays)
+        self._whole = ""
+
+    def __call__(self) -> str:
+        """The digest of what the arrays hold now, in hex."""
+        stale = not self._whole
+        for place, array in enumerate(self._arrays):
+            # Comparing bytes is a tenth of the work of hashing them.
+            values = array.tobytes() if _LITTLE else array.byteswap().tobytes()
+            if values != self._known[place] or not self._whole:
+                self._known[place] = values
+                count = array.size.to_bytes(8, "little")
+                self._digests[place] = blake2b(count + values, digest_size=SIZE).digest()
+                stale = True
+        if stale:
+            self._whole = blake2b(b"".join(self._digests), digest_size=SIZE).hexdigest()
+        return self._whole
 
 
 def save(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, str | int]) -> str:

@@ -27,7 +27,7 @@ from twin.learn.network import (
 BEHIND = 10
 AHEAD = 5
 UNKNOWN = -1.0
-"""Stands for a temperature or a load that is not known; anything else out of range is not known either."""
+"""A temperature or a load that is not known; anything else out of range is not known either."""
 TEMPERATURE_MAX = 10_000.0
 LOAD_MAX = 1_000.0
 
@@ -46,7 +46,6 @@ INPUT_MAX = 3.0
 SMALLEST = 0.05
 """No scale is below this many kelvin."""
 CORRECTION_MAX = 1_000.0
-
 # plan: what does not change but for the clock. The loads that the sensors see follow.
 CLOCK, STRIDE, LOADED, LOAD_OF = range(4)
 # memory, a row for each sensor
@@ -392,7 +391,6 @@ class Predictor:
     kind `loads`, in which sensor i goes by load `load_of[i]` (by default the load of its own number, or the last).
     `stride`: how many cycles a step has. The networks' weights are drawn from `stream`, with zeros in the last layer,
     so that they correct nothing before they learned something. Raises `ValueError` for numbers out of range.
-
     Of several sensors those of one turn learn in a cycle, as many turns as sensors or cycles a step, whichever is less:
     no sensor learns less often than once a step. All forecast every cycle.
     """
@@ -477,7 +475,9 @@ class Predictor:
 
     def networks(self) -> list[Floats]:
         """The networks' weights and those of the linear forecasts, as views: what a digest of the learner covers."""
-        return [*[weights_of(self._shape, net) for net in self._nets], *self._linear]
+        parts = slice(BLIND_INPUTS**2, BLIND_CELLS), slice(BLIND_CELLS + KNOWING_INPUTS**2, None)
+        linear = [cells[part] for cells in self._linear if self.loads for part in parts]
+        return [*[weights_of(self._shape, net) for net in self._nets], *linear]
 
     @property
     def rollbacks(self) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hardware.interface import Limit
 from twin.control.foresight import Foresight
+from twin.control.shield import Shield
 from twin.control.view import Controller, Decision, Learned, View
 from twin.learn.actions import Proposals
 from twin.learn.authority import Authority
@@ -57,6 +58,9 @@ class Optimizer:
         self._executed: int | None = None
         self._held_back = False
         self._base: Mapping[str, int] = {}
+        self._asked: Mapping[str, int] = {}
+        self._view: View | None = None
+        self._shield = Shield(scenario, limits)
         self._thought: Thought | None = None
         self._acted = False
         self._broken = ""
@@ -106,6 +110,8 @@ class Optimizer:
             self._note = "full cooling might come too late after it"
             return base
         self._acted = True
+        self._asked = command
+        self._view = view
         return Decision(action, "neural", _WORDS[percent], command)
 
     def _why_not(self, view: View, base: Decision, thought: Thought, percent: int) -> str:
@@ -146,7 +152,7 @@ class Optimizer:
         self.authority.cycle(
             self._reward_micro if self._reward_micro is not None else 0,
             self._broken,
-            self._acted and held_back,
+            self._acted and held_back and self._to_blame(values),
             thought is not None and bool(thought.strange),
         )
         # Without a thought there was no choice that could be credited.
@@ -162,6 +168,15 @@ class Optimizer:
             anomaly_micro=None if thought is None else thought.anomaly_micro,
             weights=told.weights,
             note=self._note,
+        )
+
+    def _to_blame(self, values: Mapping[str, int]) -> bool:
+        """Whether the shield changed something that it would have left as it was in the baseline's command."""
+        assert self._view is not None
+        of_baseline = self._shield.project(self._view, self._base).values
+        return any(
+            values.get(name) != self._asked.get(name) and value == self._base.get(name)
+            for name, value in of_baseline.items()
         )
 
 

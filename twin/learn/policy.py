@@ -14,7 +14,16 @@ from twin.kernels import Floats, Stream, stream_keys
 from twin.learn import replay
 from twin.learn.checkpoint import Array
 from twin.learn.features import FEATURES
-from twin.learn.network import is_finite, new_network, new_shape, outputs_at, weights_of, within
+from twin.learn.network import (
+    PARAMETERS,
+    WEIGHT_MAX,
+    is_finite,
+    new_network,
+    new_shape,
+    outputs_at,
+    weights_of,
+    within,
+)
 from twin.scenario import ACTIONS, Learn
 
 WIDTHS = (len(FEATURES), 32, 16, len(ACTIONS))
@@ -148,6 +157,9 @@ class Policy:
                 )
             if not np.isfinite(given.astype(np.float64)).all():
                 raise ValueError(f"{name} of a policy's checkpoint has values that are no numbers")
+        for name in ("online", "target"):
+            if not within(arrays[name].astype(np.float64), 0, int(self.shape[PARAMETERS]), WEIGHT_MAX):
+                raise ValueError(f"{name} of a policy's checkpoint has weights beyond {WEIGHT_MAX:g}; train anew")
         counters = arrays["counters"]
         if not np.array_equal(arrays["shape"], self.shape) or not self._counters_fit(counters):
             raise ValueError("a policy's checkpoint has counters or a network that no policy with this buffer has")

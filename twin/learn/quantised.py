@@ -1,7 +1,8 @@
-"""A network with weights and activations of eight bits, and what that costs.
+"""A network with weights and activations of eight bits (its inputs have 16), and what that costs.
 
-Per layer: q = round(x / step) + zero in -128..127 for its inputs x, with step and zero from the smallest and largest
-that were seen in calibration (beyond them q saturates), and round(w / scale) in -127..127 for its weights. Then
+Per layer: q = round(x / step) + zero in -128..127 for its inputs x (-32,768..32,767 for the network's), with step and
+zero from the smallest and largest that were seen in calibration (beyond them q saturates), and round(w / scale) in
+-127..127 for its weights. Then
 z = scale * step * (sum of weights times (q - zero)) + bias; sums are integers, and what is done with floats is done in
 one order, so the bits are the same everywhere. Formulas: Jacob and others, "Quantization and training of neural
 networks for efficient integer-arithmetic-only inference", 2018, section 2; softsign and biases stay floats here.
@@ -23,6 +24,8 @@ from twin.learn.network import LAYERS, SIZES, forward, inputs_at, outputs_at, we
 
 Bytes = npt.NDArray[np.int8]
 LOWEST, HIGHEST = -128, 127
+INPUT_LOWEST, INPUT_HIGHEST = -32_768, 32_767
+"""Inputs have 16 bits: of the temperatures and loads that a network sees, a 255th of the range is not little."""
 
 
 @kernel_nonzero
@@ -41,8 +44,8 @@ def forward_quantised(
     """From the inputs at the beginning of `values` to all activations there; returns where the outputs begin.
 
     `weights` are those of a network without the biases; `steps`, `zeros` and `factors` belong to layers, `biases` and
-    `offsets` to their outputs one after another; `units` takes the inputs of all layers in eight bits; `sums` is
-    scratch as wide as the widest layer.
+    `offsets` to their outputs one after another; `units` takes the inputs of all layers in eight bits (the first
+    layer's in 16); `sums` is scratch as wide as the widest layer.
     """
     layers = shape[LAYERS]
     at = 0
@@ -52,15 +55,16 @@ def forward_quantised(
         inputs = shape[SIZES + layer]
         outputs = shape[SIZES + layer + 1]
         step, zero, factor = steps[layer], zeros[layer], factors[layer]
+        lowest, highest = (INPUT_LOWEST, INPUT_HIGHEST) if layer == 0 else (LOWEST, HIGHEST)
         for i in range(inputs):
             value = values[at + i] / step
             # Cut before it becomes an integer, which no number outside of 64 bits can become.
-            if value > 1024.0:
-                value = 1024.0
-            elif not value >= -1024.0:
-                value = -1024.0
+            if value > 131_072.0:
+                value = 131_072.0
+            elif not value >= -131_072.0:
+                value = -131_072.0
             unit = zero + (int(value + 0.5) if value >= 0.0 else -int(0.5 - value))
-            units[at + i] = min(max(unit, LOWEST), HIGHEST)
+            units[at + i] = min(max(unit, lowest), highest)
         for j in range(outputs):
             sums[j] = offsets[outputs_from + j]
         for i in range(inputs):
@@ -110,8 +114,9 @@ class Quantised:
         floats_at = weights_at = outputs_from = inputs_from = 0
         for layer, (a, b) in enumerate(pairwise(widths)):
             # A layer that saw 0 alone has no range.
-            step = (seen.high[layer] - seen.low[layer]) / (HIGHEST - LOWEST) or 1.0
-            zero = LOWEST - round(seen.low[layer] / step)
+            lowest, highest = (INPUT_LOWEST, INPUT_HIGHEST) if layer == 0 else (LOWEST, HIGHEST)
+            step = (seen.high[layer] - seen.low[layer]) / (highest - lowest) or 1.0
+            zero = lowest - round(seen.low[layer] / step)
             matrix = floats[floats_at : floats_at + a * b].reshape(a, b)
             scale = float(np.abs(matrix).max()) / HIGHEST or 1.0
             whole = np.rint(matrix / scale).astype(np.int8)

@@ -10,7 +10,9 @@ import importlib
 import logging
 from bisect import bisect_left
 from collections.abc import Callable
+from operator import gt
 
+from twin.control.expectation import MOST_SHARE
 from twin.control.view import View
 from twin.scenario import Cpu, Gpu, Machine, Scenario
 
@@ -28,7 +30,8 @@ SMOOTH = 200_000
 THRIFTY = 100_000
 """For every processor below its sustained power."""
 ANOMALY = 300_000
-"""For what is not believed, suspected, in trouble, cooled for safety, or had to be changed by the shield."""
+"""For what is not believed, suspected, in trouble, cooled for safety, or had to be changed by the shield; and for a fan
+whose speed is not known."""
 
 Reward = Callable[[View, bool], int]
 """From the view that followed an action, and whether the shield changed the action's command, to millionths
@@ -96,7 +99,8 @@ class StandardReward:
 
     | term | one witness | the other |
     |---|---|---|
-    | headroom | every reading, where it is believed | the thermal model, which no temperature sensor may sway |
+    | headroom | every reading, where it is believed | the thermal model, alone, as warm as the other sensors say the |
+    | | | room is, and guided by them |
     | frames | the rate that the application tells | its count of frames |
     | power | what is measured | what clock and load take |
     """
@@ -105,33 +109,54 @@ class StandardReward:
         cpu, gpu = machine.cpu, machine.gpu
         self._cpu = _Switching(cpu, cpu.cores)
         self._cpu_limit = round(cpu.pl1_watts * MICRO)
+        self._most_rpm = tuple(MOST_SHARE * fan.max_rpm for fan in machine.fans)
         self._gpu = _Switching(gpu, 1) if gpu.enabled else None
         self._gpu_limit = round(gpu.power_limit_watts * MICRO)
 
     def __call__(self, view: View, held_back: bool) -> int:
         """The worth of a cycle that led to `view`."""
         worth = self._headroom(view) + self._frames(view) + self._power(view)
-        if held_back or view.failsafe or view.suspicion or view.fan_trouble or None in view.worst_millicelsius:
+        if (
+            held_back
+            or view.failsafe
+            or view.suspicion
+            or view.fan_trouble
+            or None in view.worst_millicelsius
+            or self._fans_unknown(view)
+        ):
             worth -= ANOMALY
         return min(MICRO, max(-MICRO, worth))
 
     def _headroom(self, view: View) -> int:
-        """The hotter of reading and unaided model counts, and the sensor with the least room.
-
-        The model that the sensors guide is no witness: a reference sensor draws it after itself.
-        """
+        """The hottest witness counts, and the sensor with the least room."""
+        temps, unaided = view.temps_millicelsius, view.unaided_millicelsius
+        warmer = [
+            temp - model for temp, model in zip(temps, unaided, strict=True) if temp is not None and model is not None
+        ]
+        if len(warmer) < len(temps):
+            return -HOT
+        # The unaided model does not know how warm the room is. So much warmer is what all others say; none is left out
+        # but the sensor itself.
+        least, second = sorted(warmer)[:2] if len(warmer) > 1 else (0, 0)
         earned = COOL
-        for temp, unaided, limit in zip(
-            view.temps_millicelsius, view.unaided_millicelsius, view.limits_millicelsius, strict=True
+        for temp, model, worst, limit in zip(
+            temps, unaided, view.worst_millicelsius, view.limits_millicelsius, strict=True
         ):
-            if temp is None or unaided is None:
+            if temp is None or model is None or worst is None:
                 return -HOT
-            room = min(limit - temp, limit - unaided)
+            others = second if temp - model == least else least
+            room = limit - max(temp, model, model + others, worst)
             if room < HOT_MILLICELSIUS:
                 return -HOT
             if room <= COOL_MILLICELSIUS:
                 earned = 0
         return earned
+
+    def _fans_unknown(self, view: View) -> bool:
+        """Whether the speed of a fan is not known, or one that no fan has."""
+        speeds = [-1 if rpm is None else rpm for rpm in view.fan_rpm]
+        # Built-in functions over whole lists: this is asked in every cycle.
+        return min(speeds, default=0) < 0 or any(map(gt, speeds, self._most_rpm))
 
     def _frames(self, view: View) -> int:
         told, counted = view.frame_rate_millihertz, view.frames_counted_millihertz
