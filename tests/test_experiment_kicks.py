@@ -127,7 +127,7 @@ def test_a_kick_comes_once() -> None:
 
 def test_a_hot_ambient_is_a_step_of_the_room_for_good() -> None:
     scenario = small()
-    steady = Steady({}, {}, {}, 1_234_567_890, 0.0)
+    steady = Steady({}, {}, {}, (), 1_234_567_890, 0.0)
     assert with_ambient(scenario, steady, 3.5).machine.ambient_steps == (
         AmbientStep(at_ms=1_234, celsius=scenario.machine.ambient_celsius + 3.5),
     )
@@ -218,7 +218,7 @@ def test_what_wanders_has_more_room_and_what_is_not_steady_is_not_watched() -> N
 
 def test_how_strong_a_kick_is() -> None:
     deviation = {**dict.fromkeys(METRICS, 0.0), "avg_word_heat": 50.0, "word_executions_delta": 30.0}
-    steady = Steady(dict.fromkeys(METRICS, 1_000.0), deviation, {}, 0, 250.0)
+    steady = Steady(dict.fromkeys(METRICS, 1_000.0), deviation, {}, (), 0, 250.0)
     assert amount_of("heat_burst", 2.0, steady) == 100.0
     assert amount_of("window_reset", 2.0, steady) == 20.0  # 1 % of the mean at least
     assert amount_of("load_pulse", 2.0, steady) == pytest.approx(0.06)

@@ -212,7 +212,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         ("", (), ["scenario: is required", "configurations: is required"]),
         ("scenario = 5\n", (), ["scenario = 5", "configurations: is required"]),
         ('scenario = "studie"\nconfigurations = "all"\n', (), ["scenario = 'studie'", "did you mean study?"]),
-        (SMALL, ("configurations=some",), ['configurations = "some"']),
+        (SMALL, ("configurations=some",), ["heartbeat.config = 'some'"]),
         (SMALL, ("configurations=[]",), ["configurations = []"]),
         (SMALL, ("configurations=[5]",), ["configurations[0]"]),
         (SMALL, ('configurations=["0_0_0_0_0_0", "0_0_0_0_0_0"]',), ["0_0_0_0_0_0 named more than once"]),

@@ -117,6 +117,8 @@ def allowed(location: Location, schema: type = Scenario) -> str:
         return f"a table is needed, with {', '.join(item.name for item in fields(kind))}"
     if get_origin(kind) is Literal:
         return f"allowed are {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is dict:
+        return "a table is needed, of keys and values"
     if kind is bool:
         return "allowed are true and false"
     if kind is int:

@@ -16,7 +16,7 @@ from twin.cli.run import run_digests
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
 from twin.experiment.jobs import Job, Outcome
-from twin.experiment.kicks import Kick, Kicker, amount_of, judged, steadied, steady_state, with_ambient
+from twin.experiment.kicks import Kick, Kicker, amount_of, judged, steadied, steady_state, unsteady, with_ambient
 from twin.experiment.plan import Candidate
 from twin.fingerprint.run import run_fingerprint
 from twin.kernels import Integers
@@ -119,7 +119,9 @@ def _kick(job: Job) -> Outcome:
     plain = simulate(scenario, weights=job.weights_file)
     steady = steady_state(plain.captured, kicks.settle_ticks, plain.hottest_millicelsius)
     results, courses = [], []
-    for kind in kicks.kinds:
+    if steady.unsteady:
+        results = [asdict(each) for each in unsteady(kicks.kinds, seed, kicks.strengths_sigmas[0])]
+    for kind in () if steady.unsteady else kicks.kinds:
         for strength in kicks.strengths_sigmas:
             amount = amount_of(kind, strength, steady)
             if kind == "hot_ambient":
@@ -141,7 +143,7 @@ def _kick(job: Job) -> Outcome:
         digests["tick_digest"],
         digests["control_digest"],
         digests["run_digest"],
-        {"kicks": results, "courses": courses, "watched": list(steady.bands)},
+        {"kicks": results, "courses": courses, "watched": list(steady.bands), "unsteady": list(steady.unsteady)},
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.experiment.engines import Batch, Engine
-from twin.experiment.jobs import Job, Outcome, Perform, code_version, job_key
+from twin.experiment.jobs import Job, Outcome, Perform, code_version, job_key, package_version
 from twin.experiment.plan import Plan
 from twin.experiment.store import SHARD_RUNS, ExperimentError, Store
 from twin.fingerprint.configuration import configuration_fingerprint
@@ -58,7 +58,7 @@ def jobs_of(plan: Plan, code: str, done: Mapping[int, str]) -> Iterator[Job]:
             return None
         scenario = replace(candidate.scenario, seed=seed)
         files = candidate.trace_file, candidate.weights_file
-        return Job(number, key, candidate.name, scenario, candidate.inputs, *files, kicks)
+        return Job(number, key, candidate.name, scenario, candidate.inputs, *files, kicks, package_version())
 
     count = len(plan.candidates)
     for number in plan.order():

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
 
-from twin.experiment.jobs import Job, Outcome, Perform
+from twin.experiment.jobs import Job, Outcome, Perform, package_version
 
 Batch = Sequence[Job]
 DEATHS_MOST = 1_000
@@ -52,6 +52,11 @@ def batch_done(perform: Perform, batch: Batch) -> list[Outcome]:
 
 
 def _done(perform: Perform, job: Job) -> Outcome:
+    if job.code not in ("", package_version()):
+        raise JobError(
+            f"the process that was to do job {job.number} has other sources of pulsetwin than the one that handed it "
+            "out; install the same on all machines, and change none while an experiment runs. What was done is saved"
+        )
     try:
         return perform(job)
     except Exception as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from twin.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a candidate, or (with `kicks`) the kicked runs of one seed. `number` is its place in the plan."""
+    """One run of a candidate, or (with `kicks`) the kicked runs of one seed. `number` is its place in the plan.
+
+    `code` is the version of the sources that have to do it; empty for any.
+    """
 
     number: int
     key: str
@@ -29,6 +34,7 @@ class Job:
     trace_file: Path | None = None
     weights_file: Path | None = None
     kicks: Kicks | None = None
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +82,25 @@ def job_key(plan: Plan, candidate: Candidate, seed: int, code: str, kicks: Kicks
     return whole.hexdigest()
 
 
-def code_version(scenarios: Iterable[Scenario] = ()) -> str:
-    """A hash of the sources of `twin` and `hardware`, and of the controllers and rewards of one's own that `scenarios`
-    name and this process has imported: results of different code are never mixed.
-    """
-    import hardware
-    import twin
-
+@functools.cache
+def package_version() -> str:
+    """A hash of the sources of `twin` and `hardware`, as they were when this process first asked."""
     whole = blake2b(digest_size=16)
-    for package in (twin, hardware):
-        assert package.__file__ is not None
-        folder = Path(package.__file__).parent
+    hardware = find_spec("hardware")
+    assert hardware is not None
+    assert hardware.origin is not None
+    for folder in (Path(__file__).parents[1], Path(hardware.origin).parent):
         for source in sorted(folder.rglob("*.py")):
             text = source.read_bytes()
             whole.update(str(source.relative_to(folder)).encode() + len(text).to_bytes(8, "little") + text)
+    return whole.hexdigest()
+
+
+def code_version(scenarios: Iterable[Scenario] = ()) -> str:
+    """A hash of this package's sources, and of the controllers and rewards of one's own that `scenarios` name and this
+    process has imported: results of different code are never mixed.
+    """
+    whole = blake2b(package_version().encode(), digest_size=16)
     for sources in sorted({own_sources(scenario) for scenario in scenarios}):
         whole.update(len(sources).to_bytes(8, "little") + sources)
     return whole.hexdigest()

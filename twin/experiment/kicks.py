@@ -15,7 +15,9 @@ mean):
 | `window_reset` | the window towards the width that it starts with, by so many deviations of its width |
 | `hot_ambient` | the room temperature up for good, by so many deviations of the hottest temperature (at least 0.5 K) |
 
-A metric that leaves 5 % without a kick is not steady, and not watched.
+A run is steady when, without a kick, the mean of each metric over 1,000 ticks stays within 5 %. From a state that is
+not steady nothing can come back: such a run is not kicked, and its depth is 0. A metric that is 0 throughout is not
+watched.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from twin.scenario import AmbientStep, Phase, RandomFaults, Scenario, Workload
 
 MEAN_TICKS = 256
 BAND = 0.05
+STEADY_TICKS = 1_000
 STAY_TICKS = 1_000
 PULSE_TICKS = 256
 LEAST_SHARE = 0.01
@@ -77,7 +80,8 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """What a run is like without a kick: by metric the mean and deviation, and half the band of those that are watched.
+    """What a run is like without a kick: by metric the mean and deviation, half the band of those that are watched, and
+    which ones do not stay.
 
     `at_ns` is when the kick would come; temperatures in millidegrees Celsius.
     """
@@ -85,6 +89,7 @@ class Steady:
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
     bands: Mapping[str, float]
+    unsteady: tuple[str, ...]
     at_ns: int
     temperature_deviation: float
 
@@ -128,23 +133,27 @@ def steady_state(captured: Integers, settle_ticks: int, hottest_millicelsius: Se
     `hottest_millicelsius` has the hottest temperature of each control cycle; the first half is left out.
     """
     mean, deviation, bands = {}, {}, {}
+    unsteady = []
     for name, column in METRICS.items():
         values = captured[column, settle_ticks:].astype(np.float64)
         mean[name], deviation[name] = float(values.mean()), float(values.std())
-        wander = float(_distance(captured[column], settle_ticks, mean[name]).max())
-        if mean[name] > 0 and wander <= BAND * mean[name]:
-            bands[name] = BAND * mean[name] + wander
+        if mean[name] > 0:
+            drift = _distance(captured[column], settle_ticks + STEADY_TICKS - 1, mean[name], STEADY_TICKS)
+            if float(drift.max()) > BAND * mean[name]:
+                unsteady.append(name)
+                continue
+            bands[name] = BAND * mean[name] + float(_distance(captured[column], settle_ticks, mean[name]).max())
     late = np.array(hottest_millicelsius[len(hottest_millicelsius) // 2 :], dtype=np.float64)
     at_ns = int(captured[ticks.C_ELAPSED, settle_ticks])
-    return Steady(mean, deviation, bands, at_ns, float(late.std()) if len(late) else 0.0)
+    return Steady(mean, deviation, bands, tuple(unsteady), at_ns, float(late.std()) if len(late) else 0.0)
 
 
-def _distance(values: Integers, start: int, mean: float) -> Floats:
-    """How far the mean over the last 256 ticks is from `mean`, from tick `start` on."""
-    sums = np.cumsum(values[max(start - MEAN_TICKS + 1, 0) :].astype(np.float64))
-    sums = np.concatenate([[0.0], sums])
-    means = (sums[MEAN_TICKS:] - sums[:-MEAN_TICKS]) / MEAN_TICKS
-    return np.abs(means - mean)
+def _distance(values: Integers, start: int, mean: float, over: int = MEAN_TICKS) -> Floats:
+    """How far the mean over the last `over` ticks is from `mean`, from tick `start` (`over` - 1 at least) on."""
+    sums = np.concatenate([[0.0], np.cumsum(values[start - over + 1 :].astype(np.float64))])
+    means = (sums[over:] - sums[:-over]) / over
+    apart: Floats = np.abs(means - mean)
+    return apart
 
 
 def amount_of(kind: str, strength_sigmas: float, steady: Steady) -> float:
@@ -198,6 +207,11 @@ class Kicker:
         elif self._kick.kind == "window_reset":
             width = int(self._heart.state[ticks.S_WINDOW])
             self._heart.state[ticks.S_WINDOW] = max(width, min(RING, width + round(self._kick.amount)))
+
+
+def unsteady(kinds: Sequence[str], seed: int, least_sigmas: float) -> list[KickResult]:
+    """The results of a run that is not steady: it comes back from no kick, not even from the least."""
+    return [KickResult(kind, seed, least_sigmas, False, None) for kind in kinds]
 
 
 def judged(

@@ -46,6 +46,7 @@ _OF_THE_PLAN = {
     "seed": "first_seed", "ticks": "ticks", "duration_ms": "ticks", "recording.ticks": "keep",
 }  # fmt: skip
 """Keys of a scenario that are the plan's to set, and with which key."""
+_STAND_IN = "study"
 LONGEST_MS = 10**10
 """Ten million seconds: runs of an experiment end with a tick."""
 
@@ -229,7 +230,8 @@ def _override(data: dict[str, Any], item: str) -> str | None:
     if not equals or not key or (dot and not rest):
         return f"--set {item!r}: write key=value, for example --set runs=3"
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        # Six flags would be a number to TOML.
+        value = raw if re.fullmatch("[01](_[01]){5}", raw) else tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):
         value = raw
     if not dot:
@@ -253,22 +255,41 @@ def _checked(data: dict[str, Any]) -> tuple[PlanFile | None, list[str]]:
     entries = data.get("configurations")
     if entries == "all":
         entries = ["_".join(flags) for flags in product("01", repeat=6)]
+    if isinstance(entries, str):
+        entries = [entries]
     if isinstance(entries, list):
         # A plain text is short for a table with that name and those loops.
         data["configurations"] = [
             {"name": entry, "config": entry} if isinstance(entry, str) else entry for entry in entries
         ]
+    right = dict(data)
+    new = flaws
     while True:
         # What is wrong counts as if it had been left out, so that the rest is checked too.
-        wrong = {flaw.location[0] for flaw in flaws}
-        right = {key: value for key, value in data.items() if key not in wrong}
+        for flaw in new:
+            _leave_out(right, flaw.location)
         try:
             return TypeAdapter(PlanFile).validate_json(json.dumps(right)), [flaw.words for flaw in flaws]
         except ValidationError as error:
             new = misfits(error.errors(include_url=False), PlanFile)
-            if all(flaw.location[0] in wrong for flaw in new):
+            if all(flaw.location in [known.location for known in flaws] for flaw in new):
                 return None, [flaw.words for flaw in flaws]
-            flaws += [flaw for flaw in new if flaw.location[0] not in wrong]
+            flaws = [*flaws, *new]
+
+
+def _leave_out(data: dict[str, Any], location: Sequence[str | int]) -> None:
+    """Take what is wrong at `location` out of a plan; what a plan cannot do without gets a stand-in."""
+    root = location[0]
+    if root == "configurations" and len(location) > 1 and isinstance(location[1], int):
+        entries = list(data["configurations"])
+        entries[location[1]] = {"name": f"entry {location[1]}"}
+        data["configurations"] = entries
+    elif root == "configurations":
+        data["configurations"] = [{"name": "stand-in"}]
+    elif root == "scenario":
+        data["scenario"] = _STAND_IN
+    else:
+        data.pop(str(root), None)
 
 
 def _contradictions(file: PlanFile) -> list[str]:
@@ -295,11 +316,13 @@ def _contradictions(file: PlanFile) -> list[str]:
 
 def _candidates(file: PlanFile, source: Path) -> tuple[list[Candidate], list[str]]:
     """The scenario of each configuration, and everything that is wrong with any of them, each thing once."""
+    found, problems = [], []
     try:
         scenario_file = find(str(_scenario_path(file, source)))
     except ScenarioError as error:
-        return [], [f"scenario = {file.scenario!r}: {problem}" for problem in error.problems]
-    found, problems = [], []
+        # Configurations are checked all the same, with another one in its place.
+        problems += [f"scenario = {file.scenario!r}: {problem}" for problem in error.problems]
+        scenario_file = find(_STAND_IN)
     for place, each in enumerate(file.configurations):
         settings: dict[str, Any] = {**file.set, **each.set}
         if each.config is not None:
