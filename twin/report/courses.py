@@ -312,7 +312,8 @@ def _portrait_words(track: Track) -> str:
         longer = f"{digits(abs(10 * slope), 0)} µs {'longer' if slope >= 0 else 'shorter'}"
         said.append(
             "With a load 10 percentage points higher the interval is "
-            f"{longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, which explains {digits(100 * r * r, 0)} % of its variance"
+            f"{longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, "
+            f"which explains {digits(100 * r * r, 0)} % of its variance"
         )
     cache = _known(track.cache_percent)
     if len(cache):
