@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Said, answer, command, refused, unchanged
 from light_jobs import RAISES, WAIT, light_plan, perform, straight
+from test_experiment_engines import done_in, until
 
 from twin.cli import experiment as cli
 from twin.experiment.store import MANIFEST
@@ -48,7 +53,7 @@ def test_the_answer_for_programs(tmp_path: Path) -> None:
     assert {key: again[key] for key in KEYS if key not in ("wall_seconds", "ticks_per_second")} == {
         key: found[key] for key in KEYS if key not in ("wall_seconds", "ticks_per_second")
     }
-    assert again["ticks_per_second"] == 0.0
+    assert again["ticks_per_second"] is None
     choice = answer("golden", "out")
     assert (choice["golden"], choice["tie"]) == (found["golden"], found["tie"])
     assert choice["experiment_digest"] == found["experiment_digest"]
@@ -270,3 +275,35 @@ def _here() -> Any:
     from twin.experiment.engines import HereEngine
 
     return HereEngine()
+
+
+TERMINABLE = """
+import sys
+import light_jobs
+import twin.cli
+import twin.cli.experiment as experiment
+experiment.perform, experiment.warm = light_jobs.perform, lambda candidate: None
+sys.exit(twin.cli.main(["experiment", "light.toml", "--workers", "2", "--out", "out", "--quiet"]))
+"""
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+def test_a_termination_ends_as_an_interrupt_does(tmp_path: Path, everybody: bool) -> None:
+    light_plan(tmp_path, 100, ticks=100_000)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), WAIT: "100"}
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINABLE], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert until(lambda: done_in(tmp_path) > 0, 120)
+        os.killpg(process.pid, signal.SIGTERM) if everybody else process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said == "twin: ended by SIGTERM; what is done is in out, the same command goes on from there\n"
+
+
+def test_runs_too_short_to_tell_are_warned_of(tmp_path: Path) -> None:
+    said = do(tmp_path, "--out", "out", ticks=9_999)
+    assert said.status == 0
+    assert "twin: runs of 9,999 ticks are too short to tell whether they converge" in said.err
+    assert "10,000 are needed (10 blocks of 1,000)" in said.err
+    assert "too short" not in do(tmp_path, "--out", "long", ticks=10_000).err

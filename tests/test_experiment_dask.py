@@ -9,6 +9,7 @@ import builtins
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,15 +18,19 @@ from typing import Any
 
 import pytest
 from commands import command, refused
-from light_jobs import WAIT, light_plan, straight
+from light_jobs import WAIT, light_plan, perform, straight
 from test_experiment_engines import done_in, until, whole_and_once
+
+from twin.experiment import dask_engine
+from twin.experiment.dask_engine import DaskEngine
+from twin.experiment.engines import EngineError
 
 TESTS = Path(__file__).parent
 CLUSTER = """
 import sys, time
 from distributed import LocalCluster
 if __name__ == "__main__":
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    cluster = LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, dashboard_address=None, silence_logs=50)
     print(cluster.scheduler_address, flush=True)
     time.sleep(600)
 """
@@ -44,12 +49,12 @@ def experiment(folder: Path, dask: str, wait_ms: int = 0) -> subprocess.Popen[st
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, wait_ms: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A scheduler with one worker, in a process group of its own."""
+def cluster(folder: Path, wait_ms: int, workers: int = 1) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A scheduler with its workers, in a process group of its own."""
     (folder / "cluster.py").write_text(CLUSTER)
     with subprocess.Popen(
-        [sys.executable, str(folder / "cluster.py")], env=environment(wait_ms), stdout=subprocess.PIPE, text=True,
-        start_new_session=True, cwd=folder,
+        [sys.executable, str(folder / "cluster.py"), str(workers)], env=environment(wait_ms), stdout=subprocess.PIPE,
+        text=True, start_new_session=True, cwd=folder,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
@@ -77,6 +82,32 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     assert process.returncode == 3, err
     assert "--scheduler tcp://127.0.0.1:1: no Dask scheduler answers there" in err
     assert "start one (dask scheduler), or check the address" in err
+    assert len(err.strip().splitlines()) == 1, err
+
+
+@pytest.mark.parametrize("address", ["foo", "", "tcp://localhost", "ftp://x:1", "tcp://x:1/y", "tcp://x:99999"])
+def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(EngineError, match=f"^--scheduler {address}: is no address of a Dask scheduler; write tcp://"):
+        next(DaskEngine(address, 1).outcomes(perform, iter([])))
+
+
+def test_something_else_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_engine, "CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(EngineError, match=f"^--scheduler {address}: no Dask scheduler answers there"):
+            next(DaskEngine(address, 1).outcomes(perform, iter([])))
+
+
+def test_a_scheduler_without_workers(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    light_plan(tmp_path, runs=2)
+    with cluster(tmp_path, 0, workers=0) as (address, _), experiment(tmp_path, address) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "it has no workers, and none came within 10 seconds; start some (dask worker tcp://" in err
     assert len(err.strip().splitlines()) == 1, err
 
 

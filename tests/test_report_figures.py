@@ -14,10 +14,11 @@ from report_samples import captured, made
 from twin.heart import ticks as heart
 from twin.record.memory import kept_ticks
 from twin.record.tables import open_table
-from twin.report import spread, tracks
+from twin.report import choice, courses, spread, tracks
 from twin.report.page import PAGE, write_report
 from twin.report.parts import digits, ordinal, short, signed
 from twin.report.source import NUMBERS, Runs, read_experiment
+from twin.report.style import mark
 
 
 def runs_of(values: dict[str, Any], of: Any) -> Runs:
@@ -71,6 +72,59 @@ def test_fields_are_compared_within_configurations() -> None:
     found = spread.field_correlations(runs_of(values, of), 2)
     assert found is not None
     assert abs(found.matrix[0, 1]) < 0.1
+
+
+def test_fields_that_do_not_vary_where_the_other_is_known_have_no_correlation() -> None:
+    """A constant less the mean of its configuration leaves rounding, which goes together with nothing."""
+    chance = np.random.default_rng(7)
+    of = np.repeat([0, 1], 50)
+    energy = np.where(of == 0, 0.1, 0.1 + 0.01 * chance.normal(size=100))
+    settled = np.where(of == 0, chance.normal(size=100), np.nan)
+    values = {"energy_joules": energy, "overshoot_percent": settled, "jitter_score": chance.normal(size=100)}
+    found = spread.field_correlations(runs_of(values, of), 2)
+    assert found is not None
+    a, b, c = (found.names.index(name) for name in ("energy_joules", "overshoot_percent", "jitter_score"))
+    assert np.isnan(found.matrix[a, b])
+    assert np.isnan(found.matrix[b, a])
+    assert not np.isnan(found.matrix[a, c])
+
+
+def window_words(**windows: list[float]) -> str:
+    def shown(name: str, values: list[float]) -> courses.Shown:
+        window = np.array(values)
+        track = tracks.Track(0, len(window), 1, *(window for _ in range(6)), None)
+        return courses.Shown(name, mark(0), {1: track})
+
+    return courses.together([shown(name, values) for name, values in windows.items()], "window").caption
+
+
+def test_windows_that_stay_elsewhere_are_told_apart() -> None:
+    still, wide = [256.0] * 40, [4096.0] * 40
+    assert "The window stays at 256 words in every configuration." in window_words(a=still, b=still)
+    assert "stays at 256 words in every configuration, nine tenths of the time." in window_words(
+        a=[4096.0] + 99 * [256.0], b=still
+    )
+    assert "stays at 256 words in a and at 4,096 words in off and ref." in window_words(a=still, off=wide, ref=wide)
+    said = window_words(a=still, b=still + wide, ref=wide)
+    assert "moves most in b (nine tenths of the time from 256 to 4,096 words), and stays at 256 words in a and" in said
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        (-0.247, "its interval gets shorter with more load (a correlation of −0.247 on the mean)"),
+        (0.12, "a correlation of 0.120 only, and the best of 51 lags has about 0.2 by chance"),
+        (0.31, "a correlation of 0.310 on the mean, but in nearly all runs by 0.2 at most"),
+    ],
+)
+def test_why_nothing_is_earned_for_coupling(mean: float, said: str) -> None:
+    assert said in choice._why_uncoupled({"load_to_heartbeat_corr_mean": mean})
+
+
+def test_load_is_told_in_percentage_points() -> None:
+    load = np.linspace(20.0, 70.0, 50)
+    track = tracks.Track(0, 50, 1, load, load, 1_000.0 + 37.0 * load, load, load, load, None)
+    assert "With a load 10 percentage points higher the interval is 370 µs longer" in courses._portrait_words(track)
 
 
 @pytest.mark.parametrize("hz", [0.7, 5.0, 30.0])

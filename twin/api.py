@@ -17,10 +17,11 @@ Columns have their units at the end of their names. A value that is not known is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from twin.scenario import Scenario
 
 MakeController = Callable[["Scenario", Mapping[str, Limit]], Controller]
-Setting = bool | int | float | str
+Setting = bool | int | float | str | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Run:
         values = zip(*rows, strict=True) if rows else [()] * len(columns)
         kinds = {True: "Int64", False: "int64"}
         return pd.DataFrame({
-            column.name: pd.Series(list(each), dtype="str" if column.kind == "str" else kinds[column.nullable])
+            column.name: pd.Series(list(each), dtype="string" if column.kind == "str" else kinds[column.nullable])
             for column, each in zip(columns, values, strict=True)
         })  # fmt: skip
 
@@ -145,15 +146,41 @@ def run(
 
 
 def _overrides(settings: Mapping[str, Setting]) -> list[str]:
-    """`key=value` as TOML has it, where JSON and TOML agree."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+    """`key=value` as TOML has it."""
+    return [f"{key}={_toml(key, value)}" for key, value in settings.items()]
+
+
+def _toml(key: str, value: object) -> str:
+    """A value of `key` in one line of TOML. Raises `TypeError` for what TOML has no word for."""
+    if not isinstance(value, bool | int | float | str) and hasattr(value, "tolist"):
+        # NumPy's numbers and arrays become Python's.
+        value = value.tolist()
+    if isinstance(value, float):
+        # TOML has inf and nan, too, and wants a digit after the point as Python writes it.
+        return repr(float(value))
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, str | Path):
+        # JSON lets the delete character stand as it is, TOML does not.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(key, str(name))} = {_toml(key, each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(key, each) for each in value) + "]"
+    raise TypeError(
+        f"settings: {key} has a value of type {type(value).__name__}; allowed are numbers, texts, lists and tables"
+    )
 
 
 class Experiment:
     """A plan and the directory of its results.
 
-    `plan` is the name of a shipped plan or a TOML file, `settings` any of its keys (`{"runs": 3}`), `out` the directory
-    (default: one of the plan's own below `experiments/`). Raises `PlanError` with everything that is wrong.
+    `plan` is the name of a shipped plan or a TOML file, `settings` any of its keys (`{"runs": 3}`; a table or a list
+    stands instead of the plan's), `out` the directory (default: one of the plan's own below `experiments/`). Raises
+    `PlanError` with everything that is wrong.
+
+    What is asked of its results raises `ExperimentError` where the directory has none, not all of them yet, or those of
+    another plan.
     """
 
     def __init__(
@@ -196,20 +223,28 @@ class Experiment:
         from twin.experiment.conduct import CHOICE
         from twin.record.files import read_json
 
+        self._finished()
         return read_json(self.directory / CHOICE)
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a run: what it is, and its fingerprint."""
+        """One row a run: what it is, and its fingerprint. Within a matrix, what is not known is NaN."""
         return self._frame("runs")
 
     def ticks(self, configuration: str | None = None) -> pd.DataFrame:
-        """The ticks that the plan keeps, of all runs or of one configuration's. Ten million rows need 1.5 GB."""
-        frame = self._frame("ticks")
+        """The ticks that the plan keeps, of all runs or of one configuration's. Ten million rows need 1.7 GB.
+
+        Raises `ValueError` for a configuration that the plan has not.
+        """
+        names = [candidate.name for candidate in self.plan.candidates]
         if configuration is None:
-            return frame
-        runs = self.runs
-        return frame[frame["run_id"].isin(runs.loc[runs["configuration"] == configuration, "run_id"])]
+            return self._frame("ticks")
+        if configuration not in names:
+            raise ValueError(f"configuration is {configuration!r}; allowed are {', '.join(names)}")
+        runs = self._frame("runs", ["run_id", "configuration"])
+        mine = runs.loc[runs["configuration"] == configuration, "run_id"]
+        frame = self._frame("ticks")
+        return frame[frame["run_id"].isin(mine)].reset_index(drop=True)
 
     @property
     def configurations(self) -> pd.DataFrame:
@@ -217,7 +252,7 @@ class Experiment:
         import pandas as pd
 
         choice = self.golden
-        rows = []
+        rows: list[dict[str, Any]] = []
         for entry in choice["ranking"]:
             low, high = entry["interval"] or (None, None)
             fields = {
@@ -227,16 +262,48 @@ class Experiment:
                 "configuration": entry["name"], "total": entry["total"], "total_low": low, "total_high": high,
                 "probability_best": entry["probability_best"], **fields,
             })  # fmt: skip
-        return pd.DataFrame(rows)
+        return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in rows[0]})
 
-    def _frame(self, kind: str) -> pd.DataFrame:
+    def _finished(self) -> None:
+        """Raise `ExperimentError` unless the directory has all results of this plan."""
+        from twin.experiment.store import MANIFEST, ExperimentError, Store
+
+        if not (self.directory / MANIFEST).is_file():
+            raise ExperimentError(self.directory, "has no results of an experiment; call run() first")
+        with Store(self.directory) as store:
+            if store.fact("plan") != blake2b(self.plan.canonical(), digest_size=16).hexdigest():
+                raise ExperimentError(
+                    self.directory, "has results of another plan; name its own settings, or another directory (out)"
+                )
+            if store.fact("experiment_digest") is None:
+                raise ExperimentError(self.directory, "the experiment is not finished; call run(), and it goes on")
+
+    def _frame(self, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
         import pandas as pd
 
         from twin.experiment.store import ExperimentError
         from twin.experiment.tables import shards
 
+        self._finished()
         files = shards(self.directory, kind)
         if not files:
-            why = "the plan keeps none" if kind == "ticks" and self.plan.file.keep == "none" else "call run() first"
+            why = "the plan keeps none" if kind == "ticks" and self.plan.file.keep == "none" else "its files are gone"
             raise ExperimentError(self.directory, f"has no {kind}: {why}")
-        return pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+        frame = pd.concat(
+            [pd.read_parquet(path, columns=columns, dtype_backend="numpy_nullable") for path in files],
+            ignore_index=True,
+        )
+        for name in frame.select_dtypes("object"):
+            frame[name] = frame[name].where(frame[name].notna(), pd.NA)
+        return frame
+
+
+def _column(values: Sequence[Any]) -> pd.Series[Any]:
+    """Values of one kind, or None, as a column in which None is `pandas.NA`."""
+    import pandas as pd
+
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds <= {bool, int, float, str} or len(kinds - {int, float}) > 1:
+        return pd.Series([pd.NA if value is None else value for value in values], dtype=object)
+    kind = "boolean" if bool in kinds else "string" if str in kinds else "Int64" if kinds == {int} else "Float64"
+    return pd.Series(list(values), dtype=kind)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from twin.experiment.conduct import Summary, conduct
 from twin.experiment.engines import Engine, EngineError, JobError, LocalEngine
 from twin.experiment.plan import Candidate, Plan, load_plan
 from twin.experiment.store import MANIFEST
+from twin.fingerprint.convergence import BLOCK_TICKS, QUIET_BLOCKS
+
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main(options: argparse.Namespace) -> int:
@@ -27,9 +33,16 @@ def main(options: argparse.Namespace) -> int:
             f"{folder}: has results already; leave --no-resume out to go on with them, or name a new folder (--out)"
         )
     engine = engine_of(options.engine, options.workers, options.scheduler)
+    needed = QUIET_BLOCKS * BLOCK_TICKS
+    if plan.file.ticks < needed and not options.quiet:
+        print(
+            f"twin: runs of {plan.file.ticks:,} ticks are too short to tell whether they converge, so that nothing "
+            f"will be golden; {needed:,} are needed ({QUIET_BLOCKS} blocks of {BLOCK_TICKS:,})",
+            file=sys.stderr,
+        )
     for candidate in kinds_of(plan):
         warm(candidate)
-    with _Progress(options, plan) as progress:
+    with _ended_as_interrupted() as ended, _Progress(options, plan) as progress:
         try:
             summary = conduct(plan, folder, engine, perform, progress.heard)
         except (EngineError, JobError) as error:
@@ -37,11 +50,29 @@ def main(options: argparse.Namespace) -> int:
             return FAILED
         except KeyboardInterrupt:
             print(
-                f"twin: interrupted; what is done is in {folder}, the same command goes on from there", file=sys.stderr
+                f"twin: {'ended by SIGTERM' if ended else 'interrupted'}; what is done is in {folder}, the same "
+                "command goes on from there",
+                file=sys.stderr,
             )
-            return INTERRUPTED
+            return TERMINATED if ended else INTERRUPTED
     _report(options, plan, folder, summary)
     return DONE
+
+
+@contextlib.contextmanager
+def _ended_as_interrupted() -> Iterator[list[int]]:
+    """SIGTERM ends the experiment as an interrupt does; the list has its number once it came."""
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def folder_of(plan: Plan) -> Path:
@@ -113,7 +144,8 @@ def _report(options: argparse.Namespace, plan: Plan, folder: Path, summary: Summ
         "runs": summary.runs,
         "ticks": summary.ticks,
         "wall_seconds": summary.seconds,
-        "ticks_per_second": summary.done_ticks / summary.seconds,
+        # Who did nothing has no speed.
+        "ticks_per_second": summary.done_ticks / summary.seconds if summary.done_ticks else None,
         "golden": choice["golden"],
         "tie": choice["tie"],
         "directory": str(folder),
@@ -126,10 +158,11 @@ def _report(options: argparse.Namespace, plan: Plan, folder: Path, summary: Summ
     from twin.cli.golden import print_choice
 
     runs = "1 run" if plan.file.runs == 1 else f"{plan.file.runs:,} runs"
+    speed = result["ticks_per_second"]
     rows = [
         ("plan", f"{plan.name}: {len(plan.candidates)} configurations, {runs} each"),
         ("done", f"{summary.runs:,} runs of {plan.file.ticks:,} ticks; {summary.done_runs:,} jobs of it now, in "
-                 f"{summary.seconds:.1f} s ({result['ticks_per_second']:,.0f} ticks a second)"),
+                 f"{summary.seconds:.1f} s" + ("" if speed is None else f" ({speed:,.0f} ticks a second)")),
         ("experiment digest", summary.experiment_digest),
         ("kept in", str(folder)),
     ]  # fmt: skip

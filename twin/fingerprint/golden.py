@@ -9,7 +9,7 @@ import numpy as np
 
 from twin.fingerprint.scoring import BASIN, DIMENSIONS, WEIGHTS, Candidate, Figures, figures_of, resample, score
 from twin.fingerprint.series import rounded
-from twin.fingerprint.words import justification, listed
+from twin.fingerprint.words import justification, listed, untold
 from twin.kernels import Floats, kernel, stream_key_array
 
 SCHEMA = "golden/1"
@@ -193,11 +193,16 @@ def _choice(
         lead = {"over": over, "points": rounded(points), "interval": [rounded(low), rounded(high)]}
     converged = {one.name: any(run.get("converged") for run in candidates[one.name].runs) for one in judged}
     if not any(converged.values()):
-        return {**answer, "why": "There is no golden configuration: no run of any candidate converged.", "lead": lead}
+        why = untold([run for one in judged for run in candidates[one.name].runs])
+        why = why or "no run of any candidate converged"
+        return {**answer, "why": f"There is no golden configuration: {why}.", "lead": lead}
     if probabilities[0] >= SURE and all(low > SAME for _, _, low, _ in leads):
         if converged[leader.name]:
             return {"golden": leader.name, "tie": [], "why": _why_golden(leader, probabilities[0], leads), "lead": lead}
-        why = f"There is no golden configuration: {leader.name} is ahead, but none of its runs converged."
+        unknown = untold(candidates[leader.name].runs)
+        why = (
+            f"There is no golden configuration: {leader.name} is ahead, but {unknown or 'none of its runs converged'}."
+        )
         return {**answer, "why": why, "lead": lead}
     tie = _tie(judged, probabilities)
     chances = {one.name: probability for one, probability in zip(judged, probabilities, strict=True)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from twin.fingerprint.configuration import configuration_fingerprint, depth_sigmas, ladders
+from twin.fingerprint.configuration import Run, configuration_fingerprint, depth_sigmas, ladders
 from twin.fingerprint.scoring import (
     BASIN,
     CONVERGENCE,
@@ -27,6 +27,14 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def untold(runs: Sequence[Run]) -> str:
+    """That it cannot be told of any of the runs whether it converges, and why; empty where it can be told of one."""
+    if not runs or any(run.get("converged") is not None for run in runs):
+        return ""
+    reason = next((text for run in runs if (text := run.get("reasons", {}).get("converged"))), None)
+    return "it cannot be told whether runs converge" + (f", because {reason}" if reason else "")
+
+
 def justification(candidate: Candidate, figures: Figures, scores: Floats | None, points: float) -> str:
     """One sentence for each dimension: what it earns of how much, and where the rest went.
 
@@ -40,7 +48,7 @@ def justification(candidate: Candidate, figures: Figures, scores: Floats | None,
     return " ".join(
         (
             _least("Stability", worth[STABILITY], earned[STABILITY], figures, 0, _score_words(common, figures.runs)),
-            _convergence(worth[CONVERGENCE], earned[CONVERGENCE], figures, common),
+            _convergence(worth[CONVERGENCE], earned[CONVERGENCE], figures, candidate, common),
             _least("Coupling", worth[COUPLING], earned[COUPLING], figures, 1, _coupling_words(candidate, common)),
             _basin(worth[BASIN], earned[BASIN], candidate, common),
             _jitter(worth[JITTER], earned[JITTER], figures, common),
@@ -83,11 +91,12 @@ def _coupling_words(candidate: Candidate, common: dict[str, Any]) -> str:
     return f"load and heartbeat have a correlation of {mean:.3f}{over}{counted}"
 
 
-def _convergence(worth: float, earned: float, figures: Figures, common: dict[str, Any]) -> str:
+def _convergence(worth: float, earned: float, figures: Figures, candidate: Candidate, common: dict[str, Any]) -> str:
     """Runs that do not converge cost the pairs that they are in; spread costs the rest."""
     runs, there = figures.runs, int(figures.present[0])
     both = worth * (float(np.sqrt(there * (there - 1) / (runs * (runs - 1)))) if runs > 1 else there)
-    words = f"{_head('Convergence', worth, earned)}: {there} of {runs} runs converge, which {_cost(worth - both)}"
+    told = untold(candidate.runs) or f"{there} of {runs} runs converge"
+    words = f"{_head('Convergence', worth, earned)}: {told}, which {_cost(worth - both)}"
     mean, deviation = common["convergence_time_mean_ticks"], common["convergence_time_std_ticks"]
     if there > 1:
         words += f", after {mean:,.0f} +- {deviation:,.0f} ticks, a spread that {_cost(both - earned)}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twin.fingerprint.scoring import CHANCE_CORRELATION
 from twin.fingerprint.words import listed
 from twin.report.canvas import (
     LINE,
@@ -231,7 +232,18 @@ def _why_uncoupled(fingerprint: Mapping[str, Any]) -> str:
     mean = fingerprint.get("load_to_heartbeat_corr_mean")
     if mean is None:
         return str(fingerprint.get("reasons", {}).get("load_to_heartbeat_corr_mean", "no run tells its coupling"))
+    if mean < 0:
+        return (
+            f"its interval gets shorter with more load (a correlation of {digits(mean, 3)} on the mean), and only one "
+            "that gets longer earns points"
+        )
+    if mean > CHANCE_CORRELATION:
+        # Runs earn by the least of five: a mean above chance may come with runs below it.
+        return (
+            f"its interval goes with the load by a correlation of {digits(mean, 3)} on the mean, but in nearly all "
+            f"runs by {CHANCE_CORRELATION:g} at most, which the best of 51 lags has by chance"
+        )
     return (
         f"its interval goes with the load by a correlation of {digits(mean, 3)} only, and the best of 51 lags has "
-        "about 0.2 by chance"
+        f"about {CHANCE_CORRELATION:g} by chance"
     )

@@ -210,11 +210,21 @@ def _together_words(shown: Sequence[Shown], metric: str, word: str, unit: str) -
         return f"stays at {low}{unit}" if low == high else f"from {low} to {high}{unit}"
 
     widest = max(widths, key=lambda name: widths[name])
+    groups: dict[str, list[str]] = {}
+    for name, wide in widths.items():
+        if wide == 0:
+            groups.setdefault(digits(ends[name][0], places), []).append(name)
+    stays = listed([f"at {value}{unit} in {listed(names)}" for value, names in groups.items()])
     if max(widths.values()) == 0:
-        return f"The {word} {span(widest)} in {'every configuration' if len(found) > 1 else widest}."
+        if len(groups) == 1 and len(found) > 1:
+            stays = f"at {next(iter(groups))}{unit} in every configuration"
+        always = all(float(values.min()) == float(values.max()) for _, values in found)
+        return f"The {word} stays {stays}{'' if always else ', nine tenths of the time'}."
     said = f"The {word} moves most in {widest} (nine tenths of the time {span(widest)})"
     narrowest = min(widths, key=lambda name: widths[name])
-    if narrowest != widest:
+    if groups:
+        said += f", and stays {stays}"
+    elif narrowest != widest:
         inside = span(narrowest)
         inside = f"where it {inside}" if inside.startswith("stays") else inside
         said += f", and least in {narrowest} ({inside})"
@@ -301,7 +311,8 @@ def _portrait_words(track: Track) -> str:
         slope = _slope(track.load_percent, track.interval_us)
         longer = f"{digits(abs(10 * slope), 0)} µs {'longer' if slope >= 0 else 'shorter'}"
         said.append(
-            f"With 10 % more load the interval is {longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, "
+            "With a load 10 percentage points higher the interval is "
+            f"{longer if abs(10 * slope) >= 0.5 else 'no longer'} on the mean, "
             f"which explains {digits(100 * r * r, 0)} % of its variance"
         )
     cache = _known(track.cache_percent)

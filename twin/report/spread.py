@@ -179,12 +179,16 @@ class Fields(NamedTuple):
 
 def field_correlations(runs: Runs, configurations: int) -> Fields | None:
     """How fields go together from run to run: each run less the mean of its configuration. None for too few runs."""
-    found = {}
+    found, least = {}, {}
     for name in COMPARED:
         values = _centred(runs.values[name], runs.of, configurations)
         known = values[~np.isnan(values)]
-        if len(known) >= 4 and float(known.std()) > 1e-9 * max(1.0, float(np.nanmax(np.abs(runs.values[name])))):
-            found[name] = values
+        if len(known) < 4:
+            continue
+        # What a mean leaves of equal values by rounding is no variation.
+        rounding = 1e-9 * max(1e-12, float(np.nanmax(np.abs(runs.values[name]))))
+        if float(known.std()) > rounding:
+            found[name], least[name] = values, rounding
     names = list(found)
     if len(names) < 2:
         return None
@@ -193,11 +197,12 @@ def field_correlations(runs: Runs, configurations: int) -> Fields | None:
     for i, a in enumerate(names):
         matrix[i, i] = 1.0
         for j in range(i):
-            x, y = found[a], found[names[j]]
-            both = ~np.isnan(x) & ~np.isnan(y)
-            below = np.sqrt((x[both] ** 2).sum() * (y[both] ** 2).sum())
-            if both.sum() >= 4 and below > 0:
-                matrix[i, j] = matrix[j, i] = (x[both] * y[both]).sum() / below
+            b = names[j]
+            both = ~np.isnan(found[a]) & ~np.isnan(found[b])
+            x, y = found[a][both], found[b][both]
+            # Either may vary elsewhere, and not where the other is known.
+            if both.sum() >= 4 and float(np.abs(x).max()) > least[a] and float(np.abs(y).max()) > least[b]:
+                matrix[i, j] = matrix[j, i] = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
                 most = max(most, int(both.sum()))
     return Fields(names, matrix, most)
 
