@@ -37,8 +37,9 @@ def _advance(
             pull(guided, node, guided[node] + given[gaps + i] / 1_000.0, seconds)
         elif kind == MOVES:
             guided[node] += given[gaps + i] / 1_000.0
-    conduct(ends, edges, max_rpm, given[2 * nodes : gaps], conductance)
+    conduct(guided, ends, edges, max_rpm, given[2 * nodes : gaps], conductance)
     step(guided, capacity, ends, conductance, given[:nodes], seconds)
+    conduct(unaided, ends, edges, max_rpm, given[2 * nodes : gaps], conductance)
     step(unaided, capacity, ends, conductance, given[nodes : 2 * nodes], seconds)
     for i in range(sensors):
         shown[i] = int(guided[sensor_nodes[i]] * 1_000.0)
