@@ -174,9 +174,12 @@ def _counted(recording: Recording, share: float) -> solve.Flags:
 
 
 def _acquainted(task: _Task) -> _Task:
-    """The task with the delay of its drive, and the size of its outliers, that a machine of two nodes fits best."""
+    """The task with the delay of its drive, and the size of its outliers, that a machine of three nodes fits best.
+
+    With fewer nodes a delay would stand for a fast one that is missing.
+    """
     interval = min(recording.interval_seconds for recording in task.recordings)
-    shape = shape_of(task.recordings, 2)
+    shape = shape_of(task.recordings, 3)
     problem = task.problem(shape, SLOWEST_SHARES[0])
     first = solve.search(problem, np.array([p.start for p in problem.parameters]), FIRST_TRUST, FIRST_SCALE, 30)
     task = replace(task, scale=max(LEAST_SCALE, OUTLIER_DEVIATIONS * _noise(problem, first.point)))
