@@ -22,6 +22,8 @@ FORETOLD_SHARE = 0.4
 """How much after a cut is foretold, as a share of the fitted part."""
 WORTH = 0.01
 """A further node, or a slow sensor, has to lower the foretold error by this share."""
+NOTICEABLE_CELSIUS = 0.01
+"""And by more than this."""
 SLOWEST_SHARES = (0.03, 0.15)
 """Where searches begin: the slowest time constant as shares of the recording."""
 FIRST_TRUST, FIRST_SCALE = 2.0, 20.0
@@ -212,12 +214,12 @@ def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, floa
         foretold[f"{nodes} nodes" if nodes > 1 else "1 node"] = round(score, 4)
         found.append((score, shape, point))
     least = min(score for score, _, _ in found)
-    score, shape, point = next(each for each in found if each[0] <= least * (1.0 + WORTH))
+    score, shape, point = next(each for each in found if each[0] <= least * (1.0 + WORTH) + NOTICEABLE_CELSIUS)
     slow = replace(shape, lag=True)
     slow_point = _best_start(task, slow)
     slow_score = _foretell(task, slow, slow_point)
     foretold["slow sensor"] = round(slow_score, 4)
-    if slow_score < score * (1.0 - WORTH):
+    if slow_score < score * (1.0 - WORTH) - NOTICEABLE_CELSIUS:
         shape, point = slow, slow_point
     return shape, point, foretold
 

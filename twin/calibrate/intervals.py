@@ -49,22 +49,21 @@ def intervals(problem: Problem, solution: Solution) -> Doubts:
     weights = 1.0 / np.sqrt(1.0 + (residuals / solution.scale) ** 2)
     weights[-count:] = 1.0
     data = slopes[:-count]
-    curvature = slopes.T @ (weights[:, None] * slopes)
-    pull = weights[:-count, None] * data * residuals[:-count, None]
+    # The soft loss has slope w r and curvature w^3.
+    curvature = slopes.T @ (weights[:, None] ** 3 * slopes)
+    pull = (weights * residuals)[:-count]
     bounds = np.concatenate([[0], np.cumsum([np.count_nonzero(used) for used in problem.used])]).astype(int)
     prior = slopes[-count:]
     meat = prior.T @ prior
     for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-        part = residuals[begin:end]
-        variance = float(np.mean(weights[begin:end] * part * part)) * max(1.0, (end - begin) / max(1, end - begin - count))
-        alike = inflation(part)
-        plain = data[begin:end].T @ (weights[begin:end, None] * data[begin:end]) * variance * alike
-        size = np.sqrt(np.maximum(np.diag(plain), 1e-300))
-        own = np.array([
-            np.sum(pull[begin:end, i] ** 2) * inflation(pull[begin:end, i]) if np.any(pull[begin:end, i]) else 0.0
-            for i in range(count)
-        ])  # fmt: skip
-        wider = np.maximum(1.0, np.sqrt(own) / size)
+        part, rows = pull[begin:end], data[begin:end]
+        variance = float(np.mean(part * part)) * (end - begin) / max(1, end - begin - count)
+        plain = rows.T @ rows * variance * inflation(residuals[begin:end])
+        own = np.zeros(count)
+        for i in range(count):
+            steps = rows[:, i] * part
+            own[i] = float(np.sum(steps * steps)) * inflation(steps)
+        wider = np.maximum(1.0, np.sqrt(own / np.maximum(np.diag(plain), 1e-300)))
         meat += plain * np.outer(wider, wider)
     inverse = np.linalg.inv(curvature)
     covariance = inverse @ meat @ inverse
