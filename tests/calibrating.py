@@ -32,7 +32,7 @@ def machine(
         Edge(a=here, b=there, still_watts_per_kelvin=1.0 / r)
         for here, there, r in zip(names, [*names[1:], "ambient"], resistances, strict=True)
     ]
-    edges[-1] = replace(edges[-1], natural_exponent=0.0 if fan else natural)
+    edges[1:] = [replace(edge, natural_exponent=0.0 if fan else natural) for edge in edges[1:]]
     if fan:
         edges[-1] = replace(edges[-1], forced_watts_per_kelvin=3.0, fan="blower", exponent=0.58)
     return Machine(

@@ -119,7 +119,7 @@ def run_chain(
     f2 = np.zeros((size, size))
     a = np.zeros((size, size))
     count = kinds.shape[0]
-    propagators = np.zeros((count, size, size + 2))
+    propagators = np.zeros((count, size, size + n))
     for kind in range(count):
         for i in range(size):
             for j in range(size):
@@ -140,8 +140,8 @@ def run_chain(
         for i in range(size):
             for j in range(size):
                 propagators[kind, i, j] = e[i, j]
-            propagators[kind, i, size] = f[i, 0] / numbers[0]
-            propagators[kind, i, size + 1] = f[i, n - 1] / numbers[n - 1]
+            for j in range(n):
+                propagators[kind, i, size + j] = f[i, j] / numbers[j]
     table = np.zeros((len(LEVEL_SHARES), 2))
     clocks(numbers[2 * n + BEND], table)
     constants = np.zeros(processor.CONSTANTS)
@@ -154,6 +154,7 @@ def run_chain(
     constants[processor.IDLE_WATTS] = numbers[2 * n + IDLE]
     x = np.zeros(size)
     y = np.zeros(size)
+    heat = np.zeros(n)
     for i in range(n):
         x[i] = start[i] - ambient
     x[size - 1] = x[0] if size > n else x[n - 1]
@@ -165,11 +166,22 @@ def run_chain(
             level = processor.served_level(table, loads[k] * 1e6)
             use = min(1.0, loads[k] * 1e6 / table[level, 0])
             q = processor.watts_at(constants, table[level, 0], table[level, 1], use, ambient + x[0])
-        less = 0.0
+        for i in range(n):
+            heat[i] = 0.0
+        heat[0] = q
         if natural > 0.0:
-            less = numbers[2 * n - 1] * (natural_share(x[n - 1], natural) - 1.0) * x[n - 1]
+            # What moves air by itself: every edge but the one from the die, which is metal, and the only one if there
+            # is one.
+            for i in range(min(1, n - 1), n):
+                kelvin = x[i] - (x[i + 1] if i < n - 1 else 0.0)
+                more = numbers[n + i] * (natural_share(kelvin, natural) - 1.0) * kelvin
+                heat[i] -= more
+                if i < n - 1:
+                    heat[i + 1] += more
         for i in range(size):
-            total = propagators[kind, i, size] * q - propagators[kind, i, size + 1] * less
+            total = 0.0
+            for j in range(n):
+                total += propagators[kind, i, size + j] * heat[j]
             for j in range(size):
                 total += propagators[kind, i, j] * x[j]
             y[i] = total

@@ -57,7 +57,9 @@ def machine(fit: Fit, name: str, power: Power | None = None) -> Machine:
         for here, there, g in zip(names, [*names[1:], "ambient"], numbers[n : 2 * n], strict=True)
     ]
     fans: tuple[Fan, ...] = ()
-    edges[-1] = replace(edges[-1], natural_exponent=_short(numbers[rest + forward.NATURAL]))
+    natural = _short(numbers[rest + forward.NATURAL])
+    edges = [replace(edge, natural_exponent=natural if place >= min(1, n - 1) else 0.0)
+             for place, edge in enumerate(edges)]  # fmt: skip
     if fit.shape.fan:
         fans = (Fan(name=f"{prefix}_fan", max_rpm=max(1, round(fit.max_rpm))),)
         edges[-1] = replace(
