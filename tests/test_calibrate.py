@@ -1,4 +1,4 @@
-"""Fits of recordings that the world itself made: parameters recovered, intervals that hold, and what must not matter."""
+"""Fits of recordings that the world itself made: parameters recovered, intervals that hold, what must not matter."""
 
 from __future__ import annotations
 

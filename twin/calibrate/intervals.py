@@ -1,8 +1,9 @@
-"""How well the data tell each parameter: intervals that know that successive errors are alike, and what stays unknown."""
+"""How well the data tell each parameter: intervals that know that errors in a row are alike, and what stays unknown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def intervals(problem: Problem, solution: Solution) -> Doubts:
     bounds = np.concatenate([[0], np.cumsum([np.count_nonzero(used) for used in problem.used])]).astype(int)
     prior = slopes[-count:]
     meat = prior.T @ prior
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds.tolist()):
         part, rows = pull[begin:end], data[begin:end]
         variance = float(np.mean(part * part)) * (end - begin) / max(1, end - begin - count)
         plain = rows.T @ rows * variance * inflation(residuals[begin:end])

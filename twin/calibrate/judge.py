@@ -27,7 +27,9 @@ def free_run(fit: Fit, recording: Recording, *, ambient_celsius: float | None = 
     """
     column = {"power": recording.powers_watts, "load": recording.loads, "nothing": recording.times_seconds}
     if column[fit.shape.driven] is None:
-        raise RecordingError(f"{recording.name}: the machine was fitted to its {fit.shape.driven}; there is no such column")
+        raise RecordingError(
+            f"{recording.name}: the machine was fitted to its {fit.shape.driven}; there is no such column"
+        )
     if fit.shape.fan and recording.fan_rpm is None:
         raise RecordingError(f"{recording.name}: the machine was fitted to its fan's speed; there is no such column")
     values = _machine_values(fit)

@@ -126,9 +126,7 @@ def parameters(shape: Shape, look: Outline, slowest_share: float) -> list[Parame
     each = np.log(look.resistance / n)
     for i in range(n):
         start = float(each)
-        found.append(
-            Parameter(f"node{i + 1}_resistance", "K/W", start, start - 7.0, start + 4.0, start, 1.5, log=True)
-        )
+        found.append(Parameter(f"node{i + 1}_resistance", "K/W", start, start - 7.0, start + 4.0, start, 1.5, log=True))
     if shape.fan:
         forced = float(np.log(n / look.resistance))
         found += [
@@ -148,7 +146,7 @@ def parameters(shape: Shape, look: Outline, slowest_share: float) -> list[Parame
             Parameter("leakage_per_kelvin", "1/K", LEAKAGE_PER_KELVIN, 0.0, 0.05, LEAKAGE_PER_KELVIN, 0.008),
             Parameter("voltage_bend", "", 0.9, forward.IDLE_VOLTS / forward.TOP_VOLTS, 1.0, 0.95, 0.15),
         ]
-    for place, first in enumerate(look.first_celsius):
+    for place in range(len(look.first_celsius)):
         room, spread = look.room_celsius, look.room_spread_celsius
         found.append(Parameter("ambient", "C", room, COLDEST_ROOM, HOTTEST_ROOM, room, spread, recording=place))
         if look.room_spread_celsius < 1.0:

@@ -36,13 +36,14 @@ class Power:
     def watts(self, loads: Floats, celsius: Floats) -> Floats:
         """The power (W) at loads (0 to 1) and temperatures."""
         columns = _columns(self.voltage_bend, loads, celsius)
-        return columns @ np.array([self.idle_watts, self.switching_watts, self.leakage_watts])
+        watts: Floats = columns @ np.array([self.idle_watts, self.switching_watts, self.leakage_watts])
+        return watts
 
 
 def voltages(bend: float) -> Floats:
     """The voltage of each of `LEVEL_SHARES`, as `forward.clocks` has them."""
     shares = np.array(LEVEL_SHARES)
-    volts = TOP_VOLTS * (bend + (1.0 - bend) * (shares - shares[1]) / (shares[-1] - shares[1]))
+    volts: Floats = TOP_VOLTS * (bend + (1.0 - bend) * (shares - shares[1]) / (shares[-1] - shares[1]))
     volts[0] = IDLE_VOLTS
     return volts
 
@@ -71,7 +72,8 @@ def fit_power(recordings: Sequence[Recording], used: Sequence[Flags]) -> Power |
         if found.cost < least * (1.0 - 1e-6):
             least = float(found.cost)
             mape = float(np.mean(np.abs(columns @ found.x - watt) / np.maximum(watt, 1e-3)))
-            best = Power(*(float(x) for x in found.x), voltage_bend=bend, mape=mape)
+            idle, switching, leakage = (float(x) for x in found.x)
+            best = Power(idle, switching, leakage, bend, mape)
     return best
 
 

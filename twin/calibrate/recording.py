@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class Recording:
 
     @property
     def quantum_celsius(self) -> float:
-        """The step of the sensor: the least difference that readings have more than once (0.001 where there is none)."""
+        """The step of the sensor, the least usual difference of its readings; 0.001 where there is none."""
         values = np.unique(np.round(self.temperatures_celsius[self.believable()], 4))
         steps = np.diff(values)
         if len(steps) == 0:
@@ -118,11 +119,9 @@ def read_csv(
     Times are in seconds and start anew at 0, loads in percent. Of samples at the same time (within 10 ms) the last
     counts. `where` picks the rows that have these values. Raises `RecordingError`, and `OSError` as `open` does.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-        encoding="utf-8-sig", newline=""
-    )  # fmt: skip
     wanted = [time, temperature, *(name for name in (load_percent, power_watts, fan_rpm) if name is not None)]
-    with opened as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
+        file = io.TextIOWrapper(raw, "utf-8-sig", newline="")
         reader = csv.DictReader(file)
         there = reader.fieldnames or ()
         missing = [name for name in wanted if name not in there]

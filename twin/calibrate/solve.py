@@ -14,7 +14,7 @@ from twin.kernels import Floats
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 STEP = 1e-5
-"""Step of a difference quotient, in standard deviations of what is expected; the network is smooth in every parameter."""
+"""Step of a difference quotient, in standard deviations of what is expected."""
 ENOUGH = 1e-6
 """The search ends when a step lowers the cost by less than this share."""
 FAR_CELSIUS = 1e3
