@@ -117,7 +117,7 @@ def test_gaps_and_outliers_change_little(noisy: Recording) -> None:
         powers_watts=noisy.powers_watts[keep],
     )
     values = fit([hurt], "cpu", most_nodes=2).values()
-    for name in ("node1_resistance", "node2_resistance", "node1_seconds"):
+    for name in ("node1_resistance", "node2_resistance", "node1_seconds", "node2_seconds"):
         assert values[name] == pytest.approx(whole[name], rel=0.12), name
 
 

@@ -21,8 +21,8 @@ class Errors:
 
 
 def errors(shown: Floats, recorded: Floats) -> Errors:
-    """The errors of `shown` against `recorded`, where that is a number (all NaN: no samples and errors of 0)."""
-    apart = (shown - recorded)[np.isfinite(recorded)]
+    """The errors of `shown` against `recorded`, where both are numbers (never: no samples and errors of 0)."""
+    apart = (shown - recorded)[np.isfinite(recorded) & np.isfinite(shown)]
     if len(apart) == 0:
         return Errors(0.0, 0.0, 0.0, 0.0, 0)
     return Errors(

@@ -10,7 +10,7 @@ import numpy as np
 from twin.calibrate import intervals, solve
 from twin.calibrate.errors import Errors, errors
 from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, shape_of
-from twin.calibrate.recording import Recording, RecordingError
+from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
 from twin.kernels import Floats
 
 FITTED_SHARE = 0.6
@@ -35,10 +35,8 @@ OUTLIER_DEVIATIONS = 3.0
 LEADS = (0.0, -1.0, -0.5, 0.5, 1.0, 1.5)
 """Delays of the recorded drive that are tried, in intervals between samples; the first unless another is better."""
 LEAD_WORTH = 0.01
-GAP_INTERVALS = 20.0
-GAP_SECONDS = 30.0
-"""An interval that is longer than both is a gap: what follows it counts after as much time as it lasted."""
-LONGEST_WAIT_SECONDS = 600.0
+FEWEST_FITTED = 10
+"""A stretch of a recording with fewer readings in the fitted part is not fitted."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,8 @@ class Fit:
     """What a calibration found.
 
     `fitted` and `unseen` are the errors on the two parts of each recording, of one free run from its first sample
-    (`unseen` is None for recordings that were fitted whole). `foretold_celsius` is what each number of nodes reached
+    (`unseen` is None for recordings that were fitted whole). A gap ends a run; the stretch after it has its own ambient
+    and start, and counts when a part of it was fitted. `foretold_celsius` is what each number of nodes reached
     inside the fitted part on what it had not seen, for choosing. `point` and `problem` belong to the solver.
     """
 
@@ -83,7 +82,7 @@ class Fit:
     problem: solve.Problem
 
     def values(self, recording: int = 0) -> dict[str, float]:
-        """The parameters by name, those of one recording among them."""
+        """The parameters by name, those of one recording (or one stretch between gaps) among them."""
         return self.problem.values(self.point, recording)
 
 
@@ -123,17 +122,27 @@ def fit(
         raise RecordingError("there is no recording; give one at least")
     if not 0.1 <= fitted_share <= 1.0:
         raise RecordingError(f"the share to fit is {fitted_share:g}; allowed are 0.1 to 1")
-    cut = [recording.until(fitted_share) for recording in recordings]
+    stretches = [each for place, r in enumerate(recordings) for each in _stretches(place, r, fitted_share)]
+    fitted = [each for each in stretches if np.count_nonzero(each.used) >= FEWEST_FITTED]
+    if not fitted:
+        raise RecordingError(f"{recordings[0].name}: no stretch without a gap has {FEWEST_FITTED} readings to fit")
     driven = shape_of(recordings, 1).driven
-    look = outline(cut, driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)
-    task = _Task(tuple(recordings), look, _max_rpm(recordings), tuple(_counted(r, fitted_share) for r in recordings))
+    look = outline([each.recording.between(0, int(np.flatnonzero(each.used)[-1]) + 1, each.recording.name)
+                    for each in fitted if np.count_nonzero(each.used) >= FEWEST_SAMPLES] or
+                   [each.recording for each in fitted],
+                   driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
+    look = replace(look, first_celsius=tuple(_first(each.recording) for each in fitted))
+    task = _Task(tuple(each.recording for each in fitted), look, _max_rpm(recordings), tuple(e.used for e in fitted))
     task = _acquainted(task)
     shape, point, foretold = _choose(task, most_nodes)
     problem = task.problem(shape, SLOWEST_SHARES[0])
     solution, noise = _polish(problem, point, task.scale)
     doubts = intervals.intervals(problem, solution)
+    shown = [np.full(len(recording.times_seconds), np.nan) for recording in recordings]
+    for place, each in enumerate(fitted):
+        shown[each.of][each.begin : each.begin + len(each.used)] = problem.shown(solution.point, place)
+    read = [np.where(r.believable(), r.temperatures_celsius, np.nan) for r in recordings]
     ends = [int(len(recording.times_seconds) * fitted_share) for recording in recordings]
-    shown = [problem.shown(solution.point, place) for place in range(len(recordings))]
     return Fit(
         kind=kind,
         shape=shape,
@@ -142,14 +151,13 @@ def fit(
         max_rpm=task.max_rpm,
         parameters=tuple(
             Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
-                   recordings[p.recording].name if p.recording >= 0 else "", doubt.unknown)
+                   fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
             for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
         ),
         together=doubts.together,
-        fitted=tuple(errors(s[:end], r.temperatures_celsius[:end])
-                     for s, r, end in zip(shown, recordings, ends, strict=True)),
-        unseen=tuple(errors(s[end:], r.temperatures_celsius[end:]) if end < len(s) else None
-                     for s, r, end in zip(shown, recordings, ends, strict=True)),
+        fitted=tuple(errors(s[:end], r[:end]) for s, r, end in zip(shown, read, ends, strict=True)),
+        unseen=tuple(errors(s[end:], r[end:]) if end < len(s) else None
+                     for s, r, end in zip(shown, read, ends, strict=True)),
         foretold_celsius=foretold,
         noise_celsius=noise,
         quantum_celsius=min(recording.quantum_celsius for recording in recordings),
@@ -163,16 +171,30 @@ def _max_rpm(recordings: Sequence[Recording]) -> float:
     return max((float(np.nanmax(r.fan_rpm)) for r in recordings if r.fan_rpm is not None), default=0.0)
 
 
-def _counted(recording: Recording, share: float) -> solve.Flags:
-    """Which readings are fitted: believable, within the share, and not right after a gap in the recording."""
-    times = recording.times_seconds
-    counted = recording.believable() & (np.arange(len(times)) < int(len(times) * share))
-    steps = np.diff(times)
-    longest = max(GAP_INTERVALS * recording.interval_seconds, GAP_SECONDS)
-    for place in np.flatnonzero(steps > longest):
-        wait = min(float(steps[place]), LONGEST_WAIT_SECONDS)
-        counted &= ~((times > times[place]) & (times < times[place + 1] + wait))
-    return counted
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch of recording number `of` without a gap, from its sample `begin` on, and which readings are fitted."""
+
+    of: int
+    begin: int
+    recording: Recording
+    used: solve.Flags
+
+
+def _stretches(of: int, recording: Recording, share: float) -> list[_Stretch]:
+    found = []
+    end_fitted = int(len(recording.times_seconds) * share)
+    for begin, end in recording.pieces():
+        name = recording.name if begin == 0 else f"{recording.name} from {recording.times_seconds[begin]:g} s"
+        piece = recording.between(begin, end, name)
+        used = piece.believable() & (np.arange(begin, end) < end_fitted)
+        found.append(_Stretch(of, begin, piece, used))
+    return found
+
+
+def _first(recording: Recording) -> float:
+    """The first reading, or the median of the first three, should it be an outlier."""
+    return float(np.median(recording.temperatures_celsius[recording.believable()][:3]))
 
 
 def _acquainted(task: _Task) -> _Task:

@@ -17,6 +17,8 @@ from twin.world import processor
 
 BENDS = (IDLE_VOLTS / TOP_VOLTS, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 REFERENCE_CELSIUS = 50.0
+MOST_LEAKING = 0.3
+"""Leakage at 50 C is at most this share of the greatest power: heat that power makes looks like power that heat makes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def fit_power(recordings: Sequence[Recording], used: Sequence[Flags]) -> Power |
     least = np.inf
     for bend in BENDS:
         columns = _columns(bend, load, warm)
-        found = lsq_linear(columns, watt, bounds=(0.0, np.inf), tol=1e-10)
+        most = [np.inf, np.inf, max(MOST_LEAKING * float(np.max(watt)), 1e-3)]
+        found = lsq_linear(columns, watt, bounds=([0.0, 0.0, 0.0], most), tol=1e-10)
         if found.cost < least * (1.0 - 1e-6):
             least = float(found.cost)
             mape = float(np.mean(np.abs(columns @ found.x - watt) / np.maximum(watt, 1e-3)))
