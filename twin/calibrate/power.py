@@ -18,7 +18,7 @@ from twin.world import processor
 BENDS = (IDLE_VOLTS / TOP_VOLTS, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 REFERENCE_CELSIUS = 50.0
 MOST_LEAKING = 0.3
-"""Leakage at 50 C is at most this share of the greatest power: heat that power makes looks like power that heat makes."""
+"""Leakage at 50 C is at most this share of the greatest power: power makes heat, which looks like leakage."""
 
 
 @dataclass(frozen=True)
