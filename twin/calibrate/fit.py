@@ -22,7 +22,7 @@ FORETOLD_SHARE = 0.4
 """How much after a cut is foretold, as a share of the fitted part."""
 WORTH = 0.01
 """A further node, or a slow sensor, has to lower the foretold error by this share."""
-NOTICEABLE_CELSIUS = 0.01
+NOTICEABLE_CELSIUS = 0.05
 """And by more than this."""
 SLOWEST_SHARES = (0.03, 0.15)
 """Where searches begin: the slowest time constant as shares of the recording."""
