@@ -93,7 +93,7 @@ def test_parting_from_the_model_twice_is_suspicious_and_agreeing_again_is_not(ap
 
 def advance(model: ThermalModel, heat_watts: np.ndarray, fan_rpm: np.ndarray, seconds: float) -> None:
     capacity, ends, edges, max_rpm = model.constants
-    conduct(ends, edges, max_rpm, fan_rpm, model.conductance)
+    conduct(model.celsius, ends, edges, max_rpm, fan_rpm, model.conductance)
     step(model.celsius, capacity, ends, model.conductance, heat_watts, seconds)
 
 

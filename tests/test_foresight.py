@@ -105,7 +105,10 @@ def machines(draw: st.DrawFn) -> Machine:
         ),
         edges=tuple(
             replace(
-                edge, forced_watts_per_kelvin=edge.forced_watts_per_kelvin * flow, exponent=draw(st.floats(0.4, 1.2))
+                edge,
+                forced_watts_per_kelvin=edge.forced_watts_per_kelvin * flow,
+                exponent=draw(st.floats(0.4, 1.2)),
+                natural_exponent=draw(st.sampled_from([0.0, 0.0, 0.25, 0.6])),
             )
             for edge in base.edges
         ),
@@ -257,6 +260,7 @@ def test_no_node_is_ever_above_its_bound(machine, grown, step_ms, above, turning
             spin(fans, i, command[f"{fan.name}_pwm"] if step < hot else 255)
         watts = np.array(heats[0 if step == 0 else 1 if step < hot else 2])
         propagator = network.propagator(packed)
+        thermal.natural_heat(network.natural, deviation, watts, room / 1_000 + lift)
         thermal.advance(deviation, watts, integral, network.capacity, propagator, step_ms / 1_000, room / 1_000 + lift)
         peaks = np.maximum(peaks, deviation)
     for sensor, most in zip(machine.sensors, bound, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +236,12 @@ def test_nonsense_is_a_scenario_or_a_scenario_error(key: str, value: str) -> Non
 def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
     with suppress(ScenarioError):
         parse(text, "x.toml")
+
+
+def test_an_edge_without_natural_conductance_has_the_bytes_it_always_had() -> None:
+    scenario = Scenario()
+    assert b"natural_exponent" not in canonical(scenario)
+    machine = scenario.machine
+    edges = (replace(machine.edges[0], natural_exponent=0.25), *machine.edges[1:])
+    moved = replace(scenario, machine=replace(machine, edges=edges))
+    assert canonical(moved).count(b"natural_exponent") == 1

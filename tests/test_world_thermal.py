@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 from world_cases import FULL_FANS, Run, one_node, scenario
 
+from twin.kernels import natural_share
 from twin.scenario import AmbientStep, Edge, Fan, Machine, Node
 from twin.world.thermal import CACHE_LIMIT, FAN_LEVELS, Network, propagate
 
@@ -181,3 +182,37 @@ def test_the_default_machine_has_sensible_temperatures() -> None:
         assert cool[sensor.node] < sensor.limit_celsius - 20.0
     idle = Run(scenario(cpu_load=0.03)).command(**dict.fromkeys(FULL_FANS, 60)).until(1_500)
     assert 29.0 < idle.world.true_temperatures_celsius["cpu_die"] < 45.0
+
+
+def test_natural_conductance_rises_with_the_difference_and_has_bounds() -> None:
+    for kelvin, expected in ((30.0, 1.0), (-30.0, 1.0), (60.0, 2.0**0.25), (0.1, 6.0**-0.25), (500.0, 4.0**0.25)):
+        assert natural_share(kelvin, 0.25) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_natural_edge_settles_where_its_law_says_and_conserves_heat() -> None:
+    machine = one_node(0.5, 50.0)
+    machine = replace(machine, edges=(replace(machine.edges[0], natural_exponent=0.25),))
+    run = Run(scenario(machine)).until(3_000)
+    # G (D/30)^0.25 D = P, so D = 30 (P / (30 G))^(1/1.25).
+    above = 30.0 * (15.0 / (30.0 * 0.5)) ** (1.0 / 1.25)
+    world = run.world
+    assert world.true_temperatures_celsius["lump"] == pytest.approx(24.0 + above, rel=1e-6)
+    assert world.heat_in_joules == pytest.approx(world.heat_out_joules + world.heat_stored_joules, rel=1e-9)
+
+
+def test_natural_edges_between_nodes_conserve_heat() -> None:
+    machine = replace(
+        one_node(),
+        nodes=(
+            Node(name="lump", capacity_joules_per_kelvin=20.0, initial_celsius=90.0),
+            Node(name="sink", capacity_joules_per_kelvin=80.0, initial_celsius=10.0),
+        ),
+        edges=(
+            Edge(a="sink", b="lump", still_watts_per_kelvin=1.0, natural_exponent=0.5),
+            Edge(a="ambient", b="sink", still_watts_per_kelvin=0.2, natural_exponent=0.25),
+        ),
+    )
+    world = Run(scenario(machine)).until(500).world
+    assert world.heat_in_joules == pytest.approx(world.heat_out_joules + world.heat_stored_joules, rel=1e-9)
+    warm, cool = world.true_temperatures_celsius["lump"], world.true_temperatures_celsius["sink"]
+    assert warm > cool > 24.0

@@ -192,6 +192,20 @@ def power(base: float, exponent: float) -> float:
     return exp(exponent * log(base))
 
 
+NATURAL_KELVIN = 30.0
+"""The difference at which air that moves by itself has its nominal conductance."""
+NATURAL_LEAST_KELVIN = 5.0
+"""Below it the conductance falls no further, and above the next it rises no further, so that it has bounds."""
+NATURAL_MOST_KELVIN = 120.0
+
+
+@kernel
+def natural_share(kelvin: float, exponent: float) -> float:
+    """Conductance at a difference of `kelvin`, as a share of that at 30 K; 1 for an exponent of 0."""
+    size = min(max(abs(kelvin), NATURAL_LEAST_KELVIN), NATURAL_MOST_KELVIN)
+    return power(size / NATURAL_KELVIN, exponent)
+
+
 # --- random streams ---------------------------------------------------------------------------------------------------
 #
 # Counter-based: draw number n of a stream is a function of the stream's two 32-bit keys and n alone, so that streams

@@ -113,6 +113,10 @@ def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str
     if scenario.ticks is None:
         # A bound that is not set has no part in what a run is.
         del data["ticks"]
+    for edge in data["machine"]["edges"]:
+        if edge["natural_exponent"] == 0.0:
+            # An edge without one conducts as edges did before there were any.
+            del edge["natural_exponent"]
     if data["workload"]["trace"] is not None:
         data["workload"]["trace"]["file"] = trace_digest
     data["learn"]["checkpoint"] = checkpoint_digest

@@ -126,7 +126,9 @@ class Node:
 class Edge:
     """A conductance between two nodes (or a node and `ambient`).
 
-    G = still + forced * (rpm / max_rpm) ** exponent; without a fan G = still.
+    G = still * s + forced * (rpm / max_rpm) ** exponent; without a fan G = still * s. With D the difference of
+    temperature (K), s = (D / 30) ** natural_exponent, D taken as at least 5 and at most 120: air that moves because it
+    is warm carries more heat the warmer it is (1/4 for a plate in still air). 0 leaves s at 1.
     """
 
     a: Name
@@ -135,6 +137,7 @@ class Edge:
     forced_watts_per_kelvin: NonNegative = 0.0
     fan: Name | None = None
     exponent: Annotated[float, Gt(0.0), Le(2.0)] = 0.6
+    natural_exponent: Annotated[float, Ge(0.0), Le(2.0)] = 0.0
 
 
 @model

@@ -185,11 +185,13 @@ def _advance(
         return amiss
     seconds = given[DT_NS] / SECOND_NS
     _heat(parts, watts, given, scratch[:nodes], scratch[nodes : 2 * nodes])
-    conduct(ends, edges, max_rpm, speeds, conductance)
     if parts[STARTED] == 0:
+        conduct(guided, ends, edges, max_rpm, speeds, conductance)
         _begin(parts, given, sensors, guided, ends, conductance)
     _guide(parts, given, sensors, guided, seconds)
+    conduct(guided, ends, edges, max_rpm, speeds, conductance)
     step(guided, capacity, ends, conductance, scratch[:nodes], seconds)
+    conduct(unaided, ends, edges, max_rpm, speeds, conductance)
     step(unaided, capacity, ends, conductance, scratch[nodes : 2 * nodes], seconds)
     amiss += _judge(parts, given, sensors, guided)
     shown[0] = parts[STARTED]

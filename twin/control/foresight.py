@@ -18,7 +18,7 @@ import numpy as np
 from hardware.interface import Limit
 from twin.control.signals import fastest_rise_millicelsius_per_second
 from twin.control.view import View
-from twin.kernels import Floats, Integers, exp, kernel, power
+from twin.kernels import NATURAL_MOST_KELVIN, Floats, Integers, exp, kernel, natural_share, power
 from twin.scenario import Cpu, Gpu, Machine, Scenario
 
 MARGIN_MILLICELSIUS = 1_000
@@ -89,7 +89,7 @@ def _advance(seconds: float, watts: Floats, ends: Integers, conductance: Floats,
     for edge in range(len(ends)):
         a, b, fan = ends[edge, A], ends[edge, B], ends[edge, FAN]
         most = conductance[edge, full]
-        least = most if fan < 0 else conductance[edge, int(fans[LEVEL, fan])]
+        least = conductance[edge, 0 if fan < 0 else int(fans[LEVEL, fan])]
         apart = nodes[MOST, b] - nodes[NOW, a]
         weight = most if apart > 0.0 else least
         nodes[NET, a] += weight * apart
@@ -388,18 +388,18 @@ def _schedule(scenario: Scenario) -> Floats:
 
 
 def _edges(machine: Machine, places: Mapping[str, int]) -> tuple[Integers, Floats]:
-    """The edges' ends, and their conductances (W/K) at each of LEVELS + 1 speeds of their fans."""
+    """The edges' ends, and their least conductances (W/K) at each of LEVELS + 1 speeds of their fans, then the most."""
     room = len(places)
     fans = {fan.name: i for i, fan in enumerate(machine.fans)}
     ends = [(places.get(e.a, room), places.get(e.b, room), fans.get(e.fan or "", -1)) for e in machine.edges]
-    conductance = np.zeros((len(ends), LEVELS + 1))
+    conductance = np.zeros((len(ends), LEVELS + 2))
     for row, edge in zip(conductance, machine.edges, strict=True):
-        row[:] = edge.still_watts_per_kelvin
-        if edge.fan is not None:
-            row[:] = [
-                edge.still_watts_per_kelvin + edge.forced_watts_per_kelvin * power(level / LEVELS, edge.exponent)
-                for level in range(LEVELS + 1)
-            ]
+        for column in range(LEVELS + 2):
+            difference = NATURAL_MOST_KELVIN if column > LEVELS else 0.0
+            share = natural_share(difference, edge.natural_exponent) if edge.natural_exponent > 0.0 else 1.0
+            row[column] = edge.still_watts_per_kelvin * share
+            if edge.fan is not None:
+                row[column] += edge.forced_watts_per_kelvin * power(min(column, LEVELS) / LEVELS, edge.exponent)
     return np.array(ends, dtype=np.int64), conductance
 
 
@@ -419,7 +419,7 @@ def _rest(
             for here, there in ((a, b), (b, a)):
                 if here == count or a == b:
                     continue
-                flow = row[LEVELS] if fan < 0 or kelvin[there] > kelvin[here] else row[levels[fan]]
+                flow = row[-1] if kelvin[there] > kelvin[here] else row[0 if fan < 0 else levels[fan]]
                 rows[here][here] += flow
                 if there < count:
                     rows[here][there] -= flow

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from twin.kernels import Floats, Integers, kernel, power
+from twin.kernels import Floats, Integers, kernel, natural_share, power
 from twin.scenario import Machine
 
 PULL_SECONDS = 2.0
@@ -26,10 +26,11 @@ A = 0
 B = 1
 FAN = 2
 
-# Columns of its floats (W/K, W/K, 1).
+# Columns of its floats (W/K, W/K, 1, 1).
 STILL = 0
 FORCED = 1
 EXPONENT = 2
+NATURAL = 3
 
 
 class ThermalModel:
@@ -49,7 +50,10 @@ class ThermalModel:
             dtype=np.int64,
         )
         self._edges = np.array(
-            [(edge.still_watts_per_kelvin, edge.forced_watts_per_kelvin, edge.exponent) for edge in machine.edges]
+            [
+                (edge.still_watts_per_kelvin, edge.forced_watts_per_kelvin, edge.exponent, edge.natural_exponent)
+                for edge in machine.edges
+            ]
         )
         self.conductance: Floats = np.zeros(len(machine.edges))
         self._max_rpm = np.array([float(fan.max_rpm) for fan in machine.fans])
@@ -67,11 +71,16 @@ def pull(celsius: Floats, place: int, target: float, seconds: float) -> None:
 
 
 @kernel
-def conduct(ends: Integers, edges: Floats, max_rpm: Floats, fan_rpm: Floats, conductance: Floats) -> None:
-    """Every edge's conductance at these fan speeds, into `conductance`."""
+def conduct(
+    celsius: Floats, ends: Integers, edges: Floats, max_rpm: Floats, fan_rpm: Floats, conductance: Floats
+) -> None:
+    """Every edge's conductance at these temperatures and fan speeds, into `conductance`."""
     for edge in range(len(edges)):
         fan = ends[edge, FAN]
         conductance[edge] = edges[edge, STILL]
+        if edges[edge, NATURAL] > 0.0:
+            kelvin = celsius[ends[edge, A]] - celsius[ends[edge, B]]
+            conductance[edge] *= natural_share(kelvin, edges[edge, NATURAL])
         if fan >= 0:
             conductance[edge] += edges[edge, FORCED] * power(fan_rpm[fan] / max_rpm[fan], edges[edge, EXPONENT])
 

@@ -57,7 +57,7 @@ class Work(NamedTuple):
 def _step(
     now_ns: int, step_ns: int,
     cpu_load: int, gpu_load: int, memory: int, cpu_frame_ns: int, gpu_frame_ns: int, cpu_trace: int, gpu_trace: int,
-    places: Integers, general: Floats, nodes: Floats, propagator: Floats, balance: Floats,
+    places: Integers, general: Floats, nodes: Floats, propagator: Floats, natural: Floats, balance: Floats,
     cpu_constants: Floats, cpu_table: Floats, cpu_state: Floats, cpu_counters: Integers,
     gpu_constants: Floats, gpu_table: Floats, gpu_state: Floats, gpu_counters: Integers,
     fans: Floats, elements: Floats, settings: Integers, commands: Integers,
@@ -87,6 +87,8 @@ def _step(
     for i in range(n):
         given += watts[i]
     balance[HEAT_IN] += given * h
+    if natural.shape[0] > 0:
+        balance[HEAT_OUT] += h * thermal.natural_heat(natural, deviation, watts, general[AIR] - base)
     balance[HEAT_OUT] += thermal.advance(
         deviation, watts, nodes[INTEGRAL], nodes[CAPACITY], propagator, h, general[AIR] - base
     )
@@ -165,7 +167,7 @@ class Plant:
             self._now_ns, self.step_ns,
             work.cpu_load_integral, work.gpu_load_integral, work.memory_integral, work.cpu_frame_ns, work.gpu_frame_ns,
             work.cpu_microwatts, work.gpu_microwatts,
-            self._places, self._general, self._nodes, self._propagator, self._balance,
+            self._places, self._general, self._nodes, self._propagator, self.network.natural, self._balance,
             self._cpu_constants, self._cpu_table, self._cpu_state, self._cpu_counters,
             self._gpu_constants, self._gpu_table, self._gpu_state, self._gpu_counters,
             self._fans, self._elements, self._settings, self.commands,

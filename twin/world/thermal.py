@@ -10,13 +10,16 @@ the air's own deviation. For A = -K/C, b = q/C and a step h the solution is
 (the variation of constants formula; Van Loan 1978, "Computing integrals involving the matrix exponential"). The step
 takes the integral from F and F2 and lets x change by the heat that crossed each conductance meanwhile, which is the
 same x(h) and conserves heat by construction.
+
+An edge whose conductance depends on the difference of temperature (`natural_exponent`) is in K with the conductance it
+has at 30 K; what it carries more or less than that enters the power, held over a step.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from twin.kernels import Floats, kernel, power
+from twin.kernels import Floats, kernel, natural_share, power
 from twin.scenario import Machine
 
 FAN_LEVELS = 64
@@ -26,6 +29,12 @@ CACHE_LIMIT = 512
 STIFFNESS_LIMIT = 1e8
 """Largest K h / C of a lump: beyond it the rounding of large flows would show in the temperatures (1e-8 relative)."""
 AMBIENT = "ambient"
+
+# Columns of the natural edges, one row an edge: its nodes (the second -1: the air), W/K at 30 K, and its exponent.
+NATURAL_A = 0
+NATURAL_B = 1
+NATURAL_STILL = 2
+NATURAL_EXPONENT = 3
 
 _TERMS = 16
 
@@ -140,6 +149,26 @@ def advance(
     return out
 
 
+@kernel
+def natural_heat(edges: Floats, deviation: Floats, watts: Floats, air: float) -> float:
+    """Add to `watts` what natural edges carry beyond their conductance at 30 K; returns how much of it the air takes.
+
+    `edges` are `Network.natural`, `air` the air's deviation (K).
+    """
+    out = 0.0
+    for i in range(edges.shape[0]):
+        a = int(edges[i, NATURAL_A])
+        b = int(edges[i, NATURAL_B])
+        kelvin = deviation[a] - (air if b < 0 else deviation[b])
+        flow = edges[i, NATURAL_STILL] * (natural_share(kelvin, edges[i, NATURAL_EXPONENT]) - 1.0) * kelvin
+        watts[a] -= flow
+        if b < 0:
+            out += flow
+        else:
+            watts[b] += flow
+    return out
+
+
 class Network:
     """The thermal network of a machine, and its propagators by fan speeds.
 
@@ -161,6 +190,7 @@ class Network:
             if edge.fan is not None and edge.fan not in self._fans:
                 known = ", ".join(self._fans) or "none"
                 raise ValueError(f"edge {edge.a}-{edge.b} names fan {edge.fan!r}; the machine has: {known}")
+        self.natural: Floats = self._natural_edges()
         self._check_stiffness()
 
     def index(self, node: str) -> int:
@@ -210,6 +240,15 @@ class Network:
             elif ends:
                 air[ends[0]] += g
         return conductance, air
+
+    def _natural_edges(self) -> Floats:
+        rows = []
+        for edge in self._machine.edges:
+            ends = [self.index(end) for end in (edge.a, edge.b) if end != AMBIENT]
+            if edge.natural_exponent > 0.0 and ends and ends != ends[:1] * 2:
+                other = ends[1] if len(ends) == 2 else -1
+                rows.append((ends[0], other, edge.still_watts_per_kelvin, edge.natural_exponent))
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 4)
 
     def _check_stiffness(self) -> None:
         fastest = sum(FAN_LEVELS * (FAN_LEVELS + 1) ** index for index in self._fans.values())

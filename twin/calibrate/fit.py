@@ -1,0 +1,286 @@
+"""A machine from recordings: its shape chosen by errors on what a fit did not see, its parameters, and their doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from twin.calibrate import intervals, solve
+from twin.calibrate.errors import Errors, errors
+from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, shape_of
+from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
+from twin.kernels import Floats
+
+FITTED_SHARE = 0.6
+"""How much of a recording is fitted; the rest judges the fit."""
+MOST_NODES = 4
+CUTS = (0.4, 0.6, 0.8)
+"""Where the fitted part is cut to choose a shape: what is before is fitted, what follows is foretold."""
+FORETOLD_SHARE = 0.4
+"""How much after a cut is foretold, as a share of the fitted part."""
+WORTH = 0.01
+"""A further node, or a slow sensor, has to lower the foretold error by this share."""
+NOTICEABLE_CELSIUS = 0.05
+"""And by more than this."""
+SLOWEST_SHARES = (0.03, 0.15)
+"""Where searches begin: the slowest time constant as shares of the recording."""
+FIRST_TRUST, FIRST_SCALE = 2.0, 20.0
+"""What a standard deviation of expectation weighs (K), and where errors begin to count as outliers (K), at first."""
+LEAST_SCALE = 2.0
+"""Errors below this (K) are no outliers while a shape is chosen."""
+LEAST_NOISE = 1e-4
+OUTLIER_DEVIATIONS = 3.0
+LEADS = (0.0, -1.0, -0.5, 0.5, 1.0, 1.5)
+"""Delays of the recorded drive that are tried, in intervals between samples; the first unless another is better."""
+LEAD_WORTH = 0.01
+FEWEST_FITTED = 10
+"""A stretch of a recording with fewer readings in the fitted part is not fitted."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One parameter: its value and 95 % interval, and why the data do not tell it (empty when they do).
+
+    `recording` names the recording it belongs to; it is empty for parameters of the machine.
+    """
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    recording: str = ""
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a calibration found.
+
+    `fitted` and `unseen` are the errors on the two parts of each recording, of one free run from its first sample
+    (`unseen` is None for recordings that were fitted whole). A gap ends a run; the stretch after it has its own ambient
+    and start, and counts when a part of it was fitted. `foretold_celsius` is what each number of nodes reached
+    inside the fitted part on what it had not seen, for choosing. `point` and `problem` belong to the solver.
+    """
+
+    kind: Kind
+    shape: Shape
+    look: Outline
+    lead_seconds: float
+    max_rpm: float
+    parameters: tuple[Fitted, ...]
+    together: tuple[tuple[str, str], ...]
+    fitted: tuple[Errors, ...]
+    unseen: tuple[Errors | None, ...]
+    foretold_celsius: dict[str, float]
+    noise_celsius: float
+    quantum_celsius: float
+    sample_seconds: float
+    point: Floats
+    problem: solve.Problem
+
+    def values(self, recording: int = 0) -> dict[str, float]:
+        """The parameters by name, those of one recording (or one stretch between gaps) among them."""
+        return self.problem.values(self.point, recording)
+
+
+@dataclass(frozen=True)
+class _Task:
+    recordings: tuple[Recording, ...]
+    look: Outline
+    max_rpm: float
+    used: tuple[solve.Flags, ...]
+    lead_seconds: float = 0.0
+    scale: float = FIRST_SCALE
+
+    def problem(self, shape: Shape, slowest_share: float, used: Sequence[solve.Flags] | None = None) -> solve.Problem:
+        found = parameters(shape, self.look, slowest_share)
+        flags = self.used if used is None else used
+        return solve.problem_of(
+            shape, self.look, self.recordings, found, self.lead_seconds, self.max_rpm, flags
+        )  # fmt: skip
+
+
+def fit(
+    recordings: Sequence[Recording],
+    kind: Kind,
+    *,
+    fitted_share: float = FITTED_SHARE,
+    full_watts: float | None = None,
+    room_celsius: float | None = None,
+    most_nodes: int = MOST_NODES,
+) -> Fit:
+    """Fit one machine to the first `fitted_share` (0.1 to 1) of each of its recordings.
+
+    `full_watts` is what full load adds to the power at idle, where no power was recorded (else a value usual for
+    `kind`); `room_celsius` the room's temperature where it is known. The same recordings give the same fit. Raises
+    `RecordingError` when there is nothing to fit.
+    """
+    if not recordings:
+        raise RecordingError("there is no recording; give one at least")
+    if not 0.1 <= fitted_share <= 1.0:
+        raise RecordingError(f"the share to fit is {fitted_share:g}; allowed are 0.1 to 1")
+    stretches = [each for place, r in enumerate(recordings) for each in _stretches(place, r, fitted_share)]
+    fitted = [each for each in stretches if np.count_nonzero(each.used) >= FEWEST_FITTED]
+    if not fitted:
+        raise RecordingError(f"{recordings[0].name}: no stretch without a gap has {FEWEST_FITTED} readings to fit")
+    driven = shape_of(recordings, 1).driven
+    look = outline([each.recording.between(0, int(np.flatnonzero(each.used)[-1]) + 1, each.recording.name)
+                    for each in fitted if np.count_nonzero(each.used) >= FEWEST_SAMPLES] or
+                   [each.recording for each in fitted],
+                   driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
+    look = replace(look, first_celsius=tuple(_first(each.recording) for each in fitted))
+    task = _Task(tuple(each.recording for each in fitted), look, _max_rpm(recordings), tuple(e.used for e in fitted))
+    task = _acquainted(task)
+    shape, point, foretold = _choose(task, most_nodes)
+    problem = task.problem(shape, SLOWEST_SHARES[0])
+    solution, noise = _polish(problem, point, task.scale)
+    doubts = intervals.intervals(problem, solution)
+    shown = [np.full(len(recording.times_seconds), np.nan) for recording in recordings]
+    for place, each in enumerate(fitted):
+        shown[each.of][each.begin : each.begin + len(each.used)] = problem.shown(solution.point, place)
+    read = [np.where(r.believable(), r.temperatures_celsius, np.nan) for r in recordings]
+    ends = [int(len(recording.times_seconds) * fitted_share) for recording in recordings]
+    return Fit(
+        kind=kind,
+        shape=shape,
+        look=look,
+        lead_seconds=task.lead_seconds,
+        max_rpm=task.max_rpm,
+        parameters=tuple(
+            Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
+                   fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
+            for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
+        ),
+        together=doubts.together,
+        fitted=tuple(errors(s[:end], r[:end]) for s, r, end in zip(shown, read, ends, strict=True)),
+        unseen=tuple(errors(s[end:], r[end:]) if end < len(s) else None
+                     for s, r, end in zip(shown, read, ends, strict=True)),
+        foretold_celsius=foretold,
+        noise_celsius=noise,
+        quantum_celsius=min(recording.quantum_celsius for recording in recordings),
+        sample_seconds=min(recording.interval_seconds for recording in recordings),
+        point=solution.point,
+        problem=problem,
+    )  # fmt: skip
+
+
+def _max_rpm(recordings: Sequence[Recording]) -> float:
+    return max((float(np.nanmax(r.fan_rpm)) for r in recordings if r.fan_rpm is not None), default=0.0)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch of recording number `of` without a gap, from its sample `begin` on, and which readings are fitted."""
+
+    of: int
+    begin: int
+    recording: Recording
+    used: solve.Flags
+
+
+def _stretches(of: int, recording: Recording, share: float) -> list[_Stretch]:
+    found = []
+    end_fitted = int(len(recording.times_seconds) * share)
+    for begin, end in recording.pieces():
+        name = recording.name if begin == 0 else f"{recording.name} from {recording.times_seconds[begin]:g} s"
+        piece = recording.between(begin, end, name)
+        used = piece.believable() & (np.arange(begin, end) < end_fitted)
+        found.append(_Stretch(of, begin, piece, used))
+    return found
+
+
+def _first(recording: Recording) -> float:
+    """The first reading, or the median of the first three, should it be an outlier."""
+    return float(np.median(recording.temperatures_celsius[recording.believable()][:3]))
+
+
+def _acquainted(task: _Task) -> _Task:
+    """The task with the delay of its drive, and the size of its outliers, that a machine of three nodes fits best.
+
+    With fewer nodes a delay would stand for a fast one that is missing.
+    """
+    interval = min(recording.interval_seconds for recording in task.recordings)
+    shape = shape_of(task.recordings, 3)
+    problem = task.problem(shape, SLOWEST_SHARES[0])
+    first = solve.search(problem, np.array([p.start for p in problem.parameters]), FIRST_TRUST, FIRST_SCALE, 30)
+    task = replace(task, scale=max(LEAST_SCALE, OUTLIER_DEVIATIONS * _noise(problem, first.point)))
+    if shape.driven == "nothing":
+        return task
+    best, least = task, np.inf
+    for lead in LEADS:
+        tried = replace(task, lead_seconds=round(lead * interval, 3))
+        problem = tried.problem(shape, SLOWEST_SHARES[0])
+        cost = solve.search(problem, first.point, FIRST_TRUST, task.scale, 10).cost
+        if cost < least * (1.0 - LEAD_WORTH):
+            best, least = tried, cost
+    return best
+
+
+def _noise(problem: solve.Problem, point: Floats) -> float:
+    """The usual size of an error (C): one standard deviation, were there no outliers."""
+    apart = np.concatenate([problem.errors(point, place) for place in range(len(problem.drives))])
+    return 1.4826 * float(np.median(np.abs(apart - np.median(apart))))
+
+
+def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, float]]:
+    """The shape whose forecasts inside the fitted part are best, simpler ones first, and a point near its best."""
+    foretold: dict[str, float] = {}
+    found: list[tuple[float, Shape, Floats]] = []
+    for nodes in range(1, most_nodes + 1):
+        shape = shape_of(task.recordings, nodes)
+        point = _best_start(task, shape)
+        score = _foretell(task, shape, point)
+        foretold[f"{nodes} nodes" if nodes > 1 else "1 node"] = round(score, 4)
+        found.append((score, shape, point))
+    least = min(score for score, _, _ in found)
+    score, shape, point = next(each for each in found if each[0] <= least * (1.0 + WORTH) + NOTICEABLE_CELSIUS)
+    slow = replace(shape, lag=True)
+    slow_point = _best_start(task, slow)
+    slow_score = _foretell(task, slow, slow_point)
+    foretold["slow sensor"] = round(slow_score, 4)
+    if slow_score < score * (1.0 - WORTH) - NOTICEABLE_CELSIUS:
+        shape, point = slow, slow_point
+    return shape, point, foretold
+
+
+def _best_start(task: _Task, shape: Shape) -> Floats:
+    solutions = []
+    for slowest_share in SLOWEST_SHARES:
+        problem = task.problem(shape, slowest_share)
+        start = np.array([p.start for p in problem.parameters])
+        solutions.append(solve.search(problem, start, FIRST_TRUST, task.scale, 40))
+    # The expectations of the starts differ, so their costs are not comparable to the last digit; the data rule.
+    return min(solutions, key=lambda solution: solution.cost).point
+
+
+def _foretell(task: _Task, shape: Shape, point: Floats) -> float:
+    """Mean error (C) of forecasts inside the fitted part."""
+    scores = []
+    for cut in CUTS:
+        before, after = [], []
+        for used in task.used:
+            end = int(np.flatnonzero(used)[-1]) + 1
+            place = np.arange(len(used))
+            before.append(used & (place < int(end * cut)))
+            after.append(used & (place >= int(end * cut)) & (place < int(end * (cut + FORETOLD_SHARE))))
+        problem = task.problem(shape, SLOWEST_SHARES[0], before)
+        solution = solve.search(problem, point, FIRST_TRUST, task.scale, 15)
+        judged = replace(problem, used=after)
+        apart = np.concatenate([judged.errors(solution.point, place) for place in range(len(after))])
+        scores.append(float(np.sqrt(np.mean(apart * apart))))
+    return float(np.mean(scores))
+
+
+def _polish(problem: solve.Problem, point: Floats, scale: float) -> tuple[solve.Solution, float]:
+    """The best point near `point`, with expectations and outliers weighed by the noise that the fit itself shows."""
+    noise = 0.0
+    solution = solve.search(problem, point, FIRST_TRUST, scale, 60)
+    for _ in range(2):
+        parts = [problem.errors(solution.point, place) for place in range(len(problem.drives))]
+        noise = max(_noise(problem, solution.point), LEAST_NOISE)
+        trust = noise * max(solve.inflation(part) for part in parts) ** 0.5
+        solution = solve.search(problem, solution.point, trust, OUTLIER_DEVIATIONS * noise, 60)
+    return solution, noise
