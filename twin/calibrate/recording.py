@@ -1,0 +1,153 @@
+"""A recording of a machine: what drove it, and what one of its temperature sensors showed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from twin.kernels import Floats
+
+KELVIN_AT_0_CELSIUS = 273.15
+FEWEST_SAMPLES = 30
+"""With fewer readings nothing is fitted."""
+COLDEST_CELSIUS, HOTTEST_CELSIUS = -50.0, 150.0
+"""Readings outside are no temperatures of a machine that runs; they are left out like missing ones."""
+
+
+class RecordingError(ValueError):
+    """A recording cannot be used; the message says which, why, and what is needed."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One heat source, one sensor, over time.
+
+    `times_seconds` rise from 0 (length n). The others are None, or have one entry for each time, NaN where nothing was
+    recorded: `temperatures_celsius` what the sensor showed, `loads` the share of the processor in use (0 to 1) and
+    `powers_watts` its power, both as means over the interval that ends at their time, `fan_rpm` the fan's speed.
+    `labels` say how the machine was set up (panels, a stand); recordings of one set-up have the same.
+    """
+
+    name: str
+    times_seconds: Floats
+    temperatures_celsius: Floats
+    loads: Floats | None = None
+    powers_watts: Floats | None = None
+    fan_rpm: Floats | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        times = self.times_seconds
+        if len(times) == 0:
+            raise RecordingError(f"{self.name}: it is empty; {FEWEST_SAMPLES} readings are needed at least")
+        if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0.0):
+            place = int(np.argmin(np.append(np.inf, np.diff(times))))
+            raise RecordingError(
+                f"{self.name}: times must rise; sample {place} ({times[place]:g} s) is not later than the one before"
+            )
+        for what, column in self.columns().items():
+            if len(column) != len(times):
+                raise RecordingError(f"{self.name}: {len(column)} {what} for {len(times)} times; give one each")
+        known = int(np.count_nonzero(self.believable()))
+        if known < FEWEST_SAMPLES:
+            raise RecordingError(
+                f"{self.name}: {known} readings between {COLDEST_CELSIUS:g} and {HOTTEST_CELSIUS:g} C; "
+                f"{FEWEST_SAMPLES} are needed at least"
+            )
+
+    def columns(self) -> dict[str, Floats]:
+        """The columns that are there, by name, without the times."""
+        named = {
+            "temperatures_celsius": self.temperatures_celsius,
+            "loads": self.loads,
+            "powers_watts": self.powers_watts,
+            "fan_rpm": self.fan_rpm,
+        }
+        return {name: column for name, column in named.items() if column is not None}
+
+    def believable(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which temperatures are there and can be a machine's."""
+        celsius = self.temperatures_celsius
+        with np.errstate(invalid="ignore"):
+            return np.isfinite(celsius) & (celsius >= COLDEST_CELSIUS) & (celsius <= HOTTEST_CELSIUS)
+
+    def until(self, share: float) -> Recording:
+        """The first `share` (above 0, at most 1) of the samples."""
+        count = max(1, int(len(self.times_seconds) * share))
+        cut = {name: column[:count] for name, column in self.columns().items()}
+        return Recording(name=self.name, times_seconds=self.times_seconds[:count], labels=self.labels, **cut)
+
+    @property
+    def interval_seconds(self) -> float:
+        """The usual time between two samples; 1 for a single one."""
+        steps = np.diff(self.times_seconds)
+        return float(np.median(steps)) if len(steps) else 1.0
+
+    @property
+    def quantum_celsius(self) -> float:
+        """The step of the sensor: the least difference that readings have more than once (0.001 where there is none)."""
+        values = np.unique(np.round(self.temperatures_celsius[self.believable()], 4))
+        steps = np.diff(values)
+        if len(steps) == 0:
+            return 0.001
+        # Decimals are cut off in files, so that the same step is a little longer or shorter.
+        least = float(np.quantile(steps, 0.1))
+        whole = steps / least
+        regular = np.mean(np.abs(whole - np.round(whole)) < 0.02) if least > 0.0 else 0.0
+        return max(0.001, round(least, 3)) if regular > 0.9 else 0.001
+
+
+def read_csv(
+    path: Path,
+    temperature: str,
+    *,
+    time: str = "t_s",
+    load_percent: str | None = None,
+    power_watts: str | None = None,
+    fan_rpm: str | None = None,
+    labels: Sequence[str] = (),
+    where: Mapping[str, str] | None = None,
+) -> Recording:
+    """A recording from columns of a CSV file (gzip if it ends in .gz), whose names are given.
+
+    Times are in seconds and start anew at 0, loads in percent. Of samples at the same time (within 10 ms) the last
+    counts. `where` picks the rows that have these values. Raises `RecordingError`, and `OSError` as `open` does.
+    """
+    opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
+        encoding="utf-8-sig", newline=""
+    )  # fmt: skip
+    wanted = [time, temperature, *(name for name in (load_percent, power_watts, fan_rpm) if name is not None)]
+    with opened as file:
+        reader = csv.DictReader(file)
+        there = reader.fieldnames or ()
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise RecordingError(f"{path}: there is no column {', '.join(missing)}; the file has: {', '.join(there)}")
+        rows = [row for row in reader if all(row[key] == value for key, value in (where or {}).items())]
+    columns = {name: np.array([_number(row[name]) for row in rows]) for name in wanted}
+    times = columns[time]
+    # A logger that woke twice in a row leaves two samples of one moment.
+    keep = np.append(np.diff(times) > 0.01, True) if len(times) else np.zeros(0, dtype=bool)
+    columns = {name: column[keep] for name, column in columns.items()}
+    times = columns[time]
+    return Recording(
+        name=path.name.partition(".")[0],
+        times_seconds=times - times[0] if len(times) else times,
+        temperatures_celsius=columns[temperature],
+        loads=columns[load_percent] / 100.0 if load_percent else None,
+        powers_watts=columns[power_watts] if power_watts else None,
+        fan_rpm=columns[fan_rpm] if fan_rpm else None,
+        labels=tuple(labels),
+    )
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else np.nan
+    except ValueError:
+        return np.nan
