@@ -62,7 +62,8 @@ def read_table(path: Path) -> Table:
         raise RecordingError(f"{path}: a quotation mark is never closed; mend the line, or take the quotes off")
     header = parsed[0]
     if not any(re.search(r"[A-Za-z]", name) for name in header):
-        raise RecordingError(f"{path}, line {kept[0][0] + 1}: no names of columns are there ({', '.join(header)[:80]}); "
+        where = f"{path}, line {kept[0][0] + 1}"
+        raise RecordingError(f"{where}: no names of columns are there ({', '.join(header)[:60]}); "
                              "write a header line, for example t_s,cpu_temp_c,cpu_load")  # fmt: skip
     rows, numbers, wrong = [], [], []
     for (place, _), cells in zip(kept[1:], parsed[1:], strict=True):
@@ -82,8 +83,8 @@ def read_table(path: Path) -> Table:
     if wrong:
         line, count = wrong[0]
         more = f" (and {len(wrong) - 1} lines more)" if len(wrong) > 1 else ""
-        raise RecordingError(f"{path}, line {line}: {count} cells, and the header has {len(header)}{more}; mend the lines, "
-                             "or cut them off")  # fmt: skip
+        raise RecordingError(f"{path}, line {line}: {count} cells, and the header has {len(header)}{more}; mend the "
+                             "lines, or cut them off")  # fmt: skip
     if not rows:
         raise RecordingError(f"{path}: there are no samples below the header; a row a sample is needed")
     return Table(delimiter, header, tuple(rows), tuple(numbers))

@@ -11,7 +11,7 @@ from twin.kernels import Floats
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of a free run (C, model less reading): root mean square, largest, mean absolute, mean; and the readings."""
+    """Errors of a free run (C, model less reading): root mean square, largest, mean absolute, mean; and readings."""
 
     rmse_celsius: float
     max_error_celsius: float

@@ -105,8 +105,8 @@ def heading(name: str) -> Heading:
     unit_text = bracket[1].lower() if bracket else ""
     if not any(unit_text in units for units in UNITS.values()):
         unit_text = ""
-    chunks = [chunk for chunk in re.split(r"[^0-9A-Za-z°º%µ]+", text[: bracket.start()] if unit_text and bracket else text)
-              if chunk]  # fmt: skip
+    bare = text[: bracket.start()] if unit_text and bracket else text
+    chunks = [chunk for chunk in re.split(r"[^0-9A-Za-z°º%µ]+", bare) if chunk]
     if not unit_text and len(chunks) > 1 and any(chunks[-1].lower() in units for units in UNITS.values()):
         unit_text = chunks[-1].lower()
         # Of a name like `load_1` the 1 is no unit, and of `cpu_temp_min` min is none.
@@ -141,10 +141,12 @@ def _words(chunks: Iterable[str]) -> set[str]:
 def _quantity(words: set[str], unit: str) -> Quantity | None:
     if words & _NEVER:
         return None
-    for quantity in ("temperature", "power", "fan"):
+    by_unit: tuple[Quantity, ...] = ("temperature", "power", "fan")
+    by_word: tuple[Quantity, ...] = ("fan", "temperature", "load", "power")
+    for quantity in by_unit:
         if unit in UNITS[quantity] and (unit in _SURE[quantity] or not words & _WORDS["time"]):
             return quantity
-    for quantity in ("fan", "temperature", "load", "power"):
+    for quantity in by_word:
         if words & _WORDS[quantity]:
             if unit and unit not in UNITS[quantity]:
                 # A fan in percent is no speed, and an energy no power.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,46 +10,13 @@ import numpy as np
 
 from twin.calibrate import cells, headings
 from twin.calibrate.headings import UNITS, Heading, Part, Quantity
-from twin.calibrate.recording import (
-    COLDEST_CELSIUS,
-    FEWEST_SAMPLES,
-    HOTTEST_CELSIUS,
-    KELVIN_AT_0_CELSIUS,
-    Recording,
-    RecordingError,
-)
+from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
+from twin.calibrate.roles import Choice, Roles, listed, quantity_of
 from twin.calibrate.scales import Scaled, load_shares, plain, temperatures, times
 from twin.kernels import Floats
 
-KINDS = ("cpu", "gpu", "board", "laptop")
-QUANTITIES: dict[str, Quantity] = {
-    "temp": "temperature", "temperature": "temperature", "load": "load", "power": "power", "fan": "fan",
-    "fan_rpm": "fan", "rpm": "fan", "time": "time",
-}  # fmt: skip
 MISSING_SHARE = 0.5
 """With more than this share of the readings missing, a column is no recording."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What somebody who reads a recording asks for.
-
-    `mapped` are columns by role (`cpu_temp`, `gpu_power`, `load`, `fan_rpm`, `case_temp`, `time`), each with its unit
-    or an empty text; `device` is the number of the card or processor; `where` picks rows by the texts in columns;
-    `sensors` and `fans` name further sensors and fans of the machine to look for.
-    """
-
-    kind: str
-    mapped: Mapping[str, str] = field(default_factory=dict)
-    device: int | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-    sensors: Sequence[str] = ()
-    fans: Sequence[str] = ()
-
-    @property
-    def part(self) -> Part:
-        """Which processor the recording is of."""
-        return "gpu" if self.kind == "gpu" else "cpu"
 
 
 @dataclass(frozen=True)
@@ -69,27 +35,6 @@ class Measured:
     loads: Mapping[Part, Floats] = field(default_factory=dict)
     powers: Mapping[Part, Floats] = field(default_factory=dict)
     fans: Mapping[str, Floats] = field(default_factory=dict)
-
-
-def parse_map(items: Sequence[str]) -> dict[str, str]:
-    """`role=COLUMN[:unit]` items as role -> `COLUMN[:unit]`. Raises `RecordingError` with every one that is wrong."""
-    found: dict[str, str] = {}
-    wrong = []
-    for item in items:
-        role, equals, column = item.partition("=")
-        role = role.strip().lower()
-        if not equals or not column.strip():
-            wrong.append(f"--map {item!r}: write ROLE=COLUMN or ROLE=COLUMN:UNIT, for example --map cpu_temp=Tctl:C")
-        elif _quantity(role) is None:
-            wrong.append(f"--map {item!r}: there is no role {role!r}; roles are time, temp, load, power and fan_rpm, the "
-                         "middle three with cpu_ or gpu_ before them or the name of a sensor before _temp")  # fmt: skip
-        elif role in found:
-            wrong.append(f"--map {item!r}: {role} is mapped more than once; once is enough")
-        else:
-            found[role] = column.strip()
-    if wrong:
-        raise RecordingError("\n".join(wrong) if len(wrong) == 1 else _listed("--map", wrong))
-    return found
 
 
 def read_recordings(paths: Sequence[Path], choice: Choice) -> list[Measured]:
@@ -122,23 +67,6 @@ def read(path: Path, choice: Choice) -> Measured:
     return _Reader(path, choice, table).read()
 
 
-def _listed(where: str, problems: Sequence[str]) -> str:
-    if len(problems) == 1:
-        return f"{where}{problems[0]}"
-    return "\n".join([f"{where}: {len(problems)} errors", *(f"  - {text.lstrip(', :')}" for text in problems)])
-
-
-def _quantity(role: str) -> Quantity | None:
-    if role in QUANTITIES:
-        return QUANTITIES[role]
-    before, _, last = role.rpartition("_")
-    if last in ("load", "power"):
-        return QUANTITIES[last] if before in ("cpu", "gpu") else None
-    if role.endswith("_fan_rpm"):
-        return "fan"
-    return QUANTITIES.get(last) if before and last in ("temp", "temperature", "rpm") else None
-
-
 class _Reader:
     def __init__(self, path: Path, choice: Choice, table: cells.Table, given: Mapping[str, str] | None = None) -> None:
         self._path = path
@@ -153,7 +81,10 @@ class _Reader:
     def read(self) -> Measured:
         """The recording, or a `RecordingError`."""
         rows = self._rows()
-        roles = self._roles()
+        found = Roles(self._path, self._headings, self._choice, self._given)
+        self._problems += found.problems
+        self._notes += found.notes
+        roles = found.roles
         self._stop()
         for role, (heading, _) in roles.items():
             if self._table.header.count(heading.name) > 1:
@@ -173,7 +104,7 @@ class _Reader:
 
     def _stop(self) -> None:
         if self._problems:
-            raise RecordingError(_listed(str(self._path), self._problems))
+            raise RecordingError(listed(str(self._path), self._problems))
 
     def _rows(self) -> list[int]:
         """The rows that were asked for."""
@@ -190,120 +121,6 @@ class _Reader:
             if not rows:
                 self._problems.append(f": --where {column}={value}: no row has that; there are {', '.join(there[:20])}")
         return rows
-
-    # --- which columns ------------------------------------------------------------------------------------------------
-
-    def _roles(self) -> dict[str, tuple[Heading, str]]:
-        """Roles, and for each the column and its unit (as mapped, else as the name says, else empty)."""
-        found: dict[str, tuple[Heading, str]] = {}
-        part = self._choice.part
-        aliases = {"temperature": f"{part}_temp", "temp": f"{part}_temp", "load": f"{part}_load",
-                   "power": f"{part}_power", "fan": "fan_rpm", "rpm": "fan_rpm"}  # fmt: skip
-        for role, text in self._given.items():
-            role = aliases.get(role, re.sub(r"temperature$", "temp", role))
-            quantity = _quantity(role)
-            heading, unit = self._mapped(role, text, quantity)
-            if heading is not None:
-                found[role] = (heading, unit)
-        device = self._device(found)
-        free = [each for each in self._headings if all(each is not taken for taken, _ in found.values())]
-        if "time" not in found:
-            for place, time in enumerate(headings.best_time(free)):
-                found["time" if place == 0 else "time of day"] = (time, time.unit)
-        other: Part = "cpu" if part == "gpu" else "gpu"
-        wanted: list[tuple[Part, str, Quantity]] = [
-            (each, short, QUANTITIES[short]) for each in (part, other) for short in ("temp", "load", "power")
-        ]
-        for each, short, quantity in wanted:
-            if f"{each}_{short}" not in found:
-                chosen = headings.best(
-                    free, quantity, each, primary=each == part, device=device if each == part else None
-                )
-                if chosen is not None:
-                    found[f"{each}_{short}"] = (chosen, chosen.unit)
-        self._fans(found, free)
-        for sensor in self._choice.sensors:
-            same = [each for each in free if each.quantity == "temperature" and sensor.lower() in each.words]
-            if f"{sensor}_temp" not in found and same:
-                chosen = min(same, key=lambda each: (len(each.words), headings.natural(each.name)))
-                found[f"{sensor}_temp"] = (chosen, chosen.unit)
-        self._required(found)
-        return found
-
-    def _fans(self, found: dict[str, tuple[Heading, str]], free: Sequence[Heading]) -> None:
-        for name in self._choice.fans:
-            words = set(name.lower().split("_"))
-            own = [each for each in free if each.quantity == "fan" and words <= set(each.words)]
-            if f"{name}_rpm" not in found and own:
-                chosen = min(own, key=lambda each: (len(each.words), headings.natural(each.name)))
-                found[f"{name}_rpm"] = (chosen, chosen.unit)
-        if "fan_rpm" not in found:
-            fan = headings.best_fan(free, self._choice.part)
-            if fan is not None:
-                found["fan_rpm"] = (fan, fan.unit)
-
-    def _mapped(self, role: str, text: str, quantity: Quantity | None) -> tuple[Heading | None, str]:
-        header = self._table.header
-        name, unit = text, ""
-        if text not in header and ":" in text:
-            name, _, unit = text.rpartition(":")
-        same = [each for each in header if each == name] or [each for each in header if each.lower() == name.lower()]
-        if not same:
-            self._problems.append(
-                f": --map {role}={text}: there is no column {name!r}; the file has: {', '.join(header)}"
-            )
-            return None, ""
-        heading = self._headings[header.index(same[0])]
-        if quantity is None or not unit:
-            return heading, heading.unit if heading.quantity == quantity else ""
-        known = UNITS[quantity]
-        base, slash, divisor = unit.lower().partition("/")
-        if base not in known or (slash and (quantity != "load" or not divisor.isdigit() or int(divisor) == 0)):
-            allowed = sorted(set(known.values()), key=str.lower)
-            more = ", and %/N for a sum over N cores" if quantity == "load" else ""
-            self._problems.append(f": --map {role}={text}: there is no unit {unit!r} of a {quantity}; allowed are "
-                                  f"{', '.join(allowed)}{more}")  # fmt: skip
-            return None, ""
-        return heading, known[base] + (f"/{divisor}" if slash else "")
-
-    def _device(self, found: Mapping[str, tuple[Heading, str]]) -> int | None:
-        """The number of the device that is read; None where columns have none."""
-        part = self._choice.part
-        there = sorted({
-            each.device for each in self._headings
-            if each.quantity in ("temperature", "power", "load") and each.device >= 0 and each.fits(part, primary=False)
-        })  # fmt: skip
-        wanted = self._choice.device
-        if wanted is not None:
-            if wanted not in there:
-                names = ", ".join(map(str, there)) or "none"
-                self._problems.append(f": --device {wanted}: there is no {part} with that number; there are {names}")
-            return wanted
-        mapped = sorted({heading.device for role, (heading, _) in found.items() if role.startswith(f"{part}_")} - {-1})
-        if mapped:
-            return mapped[0]
-        if len(there) > 1:
-            self._notes.append(f"{self._path}: columns of {len(there)} devices are there ({', '.join(map(str, there))}); "
-                               f"{part} {there[0]} is taken, --device N takes another")  # fmt: skip
-        return there[0] if there else None
-
-    def _required(self, found: Mapping[str, object]) -> None:
-        part = self._choice.part
-        needed = []
-        if "time" not in found:
-            needed.append("a time (such as t_s; or --map time=COLUMN:UNIT)")
-        if f"{part}_temp" not in found:
-            needed.append(f"the {part}'s temperature (such as {part}_temp_c; or --map {part}_temp=COLUMN:UNIT)")
-        if not {f"{part}_load", f"{part}_power", "fan_rpm"} & set(found):
-            needed.append(f"what drives it: a load (such as {part}_load), a power ({part}_power_w) or a fan (fan_rpm); or "
-                          f"--map {part}_load=COLUMN:UNIT")  # fmt: skip
-        if needed:
-            self._problems.append(f", line 1: missing is {', and '.join(needed)}; found are {self._found()}")
-
-    def _found(self) -> str:
-        return ", ".join(
-            each.name if each.quantity is None else f"{each.name} ({each.quantity})" for each in self._headings
-        )
 
     # --- their values -------------------------------------------------------------------------------------------------
 
@@ -340,10 +157,11 @@ class _Reader:
         usual = float(np.median(steps[steps > 0.0])) if np.any(steps > 0.0) else 0.0
         if usual > 600.0 or 0.0 < usual < 5e-4:
             self._problems.append(
-                f", column {heading.name}: {usual:g} s lie between two samples when times are in {found.unit or 's'}; that "
-                f"looks like another unit: --map time={heading.name}:{'ms' if usual > 600.0 else 's'}"
+                f", column {heading.name}: {usual:g} s lie between two samples when times are in {found.unit or 's'}; "
+                f"that looks like another unit: --map time={heading.name}:{'ms' if usual > 600.0 else 's'}"
             )
-        return seconds - seconds[0]
+        since: Floats = seconds - seconds[0]
+        return since
 
     def _parts(self, rows: Sequence[int], place: int) -> str:
         """How to take one of several recordings in a file, where a column names them."""
@@ -354,7 +172,7 @@ class _Reader:
         return ""
 
     def _column(self, role: str, heading: Heading, unit: str, rows: Sequence[int]) -> Floats:
-        quantity = _quantity(role)
+        quantity = quantity_of(role)
         texts = self._texts(heading, rows)
         if role == "time of day" or quantity is None:
             return np.zeros(len(rows))
@@ -400,9 +218,8 @@ class _Reader:
         scaled: Scaled = plain(quantity, values, unit) if how is None else how(values, unit)
         if scaled.why:
             place = scaled.place
-            self._problems.append(
-                f"{self._where(heading, rows[place])}: {values[place]:g} {scaled.why.format(role=role, name=heading.name)}"
-            )
+            why = scaled.why.format(role=role, name=heading.name)
+            self._problems.append(f"{self._where(heading, rows[place])}: {values[place]:g} {why}")
         if scaled.note:
             self._notes.append(
                 f"{self._path}, column {heading.name}: {scaled.note.format(role=role, name=heading.name)}"
@@ -417,8 +234,8 @@ class _Reader:
             what = (
                 f"{len(seconds)} samples" if len(seconds) < FEWEST_SAMPLES else f"{known} readings of the temperature"
             )
-            raise RecordingError(f"{self._path}: too short: {what}; {FEWEST_SAMPLES} are needed at least, and some minutes "
-                                 "with changing load to tell how the machine warms up; record longer")  # fmt: skip
+            raise RecordingError(f"{self._path}: too short: {what}; {FEWEST_SAMPLES} are needed at least, and some "
+                                 "minutes with changing load to tell how the machine warms up; record longer")  # fmt: skip
         names = {role: name for role, name in names.items() if role in there or role.startswith("time")}
         for role in ("cpu_load", "gpu_load", "cpu_power", "gpu_power"):
             if role in columns and role not in there:
@@ -465,14 +282,16 @@ def identifiable(recordings: Sequence[Recording]) -> list[str]:
     found = []
     celsius = np.concatenate([recording.temperatures_celsius for recording in recordings])
     if float(np.nanmax(celsius) - np.nanmin(celsius)) == 0.0:
-        found.append(f"{names}: the temperature is {float(np.nanmin(celsius)):g} C throughout, so that neither resistances nor "
-                     "capacities nor the sensor can be identified; is the sensor stuck? record idle and load in turn")  # fmt: skip
+        found.append(f"{names}: the temperature is {float(np.nanmin(celsius)):g} C throughout, so that neither "
+                     "resistances nor capacities nor the sensor can be identified; is the sensor stuck? record idle and "
+                     "load in turn")  # fmt: skip
     drives = {
         "load": [recording.loads for recording in recordings],
         "power": [recording.powers_watts for recording in recordings],
         "fan speed": [recording.fan_rpm for recording in recordings],
     }
-    moving, still = [], []
+    moving: list[tuple[str, float]] = []
+    still: list[tuple[str, float]] = []
     for what, columns in drives.items():
         there = [column for column in columns if column is not None]
         if there:
@@ -483,12 +302,6 @@ def identifiable(recordings: Sequence[Recording]) -> list[str]:
     if not moving and still:
         shown = ", ".join(f"the {what} is {value * 100.0:g} %" if what == "load" else f"the {what} is {value:g}"
                           for what, value in still)  # fmt: skip
-        found.append(f"{names}: {shown} throughout, so that resistances, time constants, idle and dynamic power cannot be "
-                     "identified (only their sum, the temperature at that load); record idle and load in turn")  # fmt: skip
+        found.append(f"{names}: {shown} throughout, so that resistances, time constants, idle and dynamic power cannot "
+                     "be identified (only their sum, the temperature at that load); record idle and load in turn")  # fmt: skip
     return found
-
-
-__all__ = [
-    "COLDEST_CELSIUS", "HOTTEST_CELSIUS", "KELVIN_AT_0_CELSIUS", "KINDS", "Choice", "Measured", "identifiable", "parse_map",
-    "read", "read_recordings",
-]  # fmt: skip

@@ -58,6 +58,10 @@ def run_table(path: Path) -> tuple[Table, dict[str, str]]:
     if {"cpu_busy_ticks", "cpu_total_ticks"} <= set(columns):
         busy, total = (_increments(columns[name], ends, None) for name in ("cpu_busy_ticks", "cpu_total_ticks"))
         shown["cpu_load"] = np.divide(busy, total, out=np.full(len(ends), np.nan), where=total > 0.0)
+        if "cpu_clock_kilohertz" in columns:
+            # A load is a share of full speed; a core that is busy at a low clock does less.
+            clock = columns["cpu_clock_kilohertz"][ends] / machine.cpu.frequencies_kilohertz[-1]
+            shown["cpu_load"] = shown["cpu_load"] * np.clip(np.nan_to_num(clock, nan=1.0), 0.0, 1.0)
         given["cpu_load"] = "cpu_load:1"
     if "cpu_energy_microjoules" in columns:
         joules = _increments(columns["cpu_energy_microjoules"], ends, wraps["cpu_energy_microjoules"]) / 1e6
@@ -79,7 +83,7 @@ def _text(value: float) -> str:
     return "" if value != value else repr(value)
 
 
-def _increments(counter: Floats, ends: Sequence[int] | np.ndarray, wrap: int | None) -> Floats:  # type: ignore[type-arg]
+def _increments(counter: Floats, ends: Sequence[int] | np.ndarray, wrap: int | None) -> Floats:
     """What a counter gained since the end before, unknown at the first; it starts anew after `wrap`."""
     grown = np.append(np.nan, np.diff(counter[ends]))
     if wrap is not None:
@@ -87,7 +91,7 @@ def _increments(counter: Floats, ends: Sequence[int] | np.ndarray, wrap: int | N
     return grown
 
 
-def _means(column: Floats, ends: np.ndarray, step: int) -> Floats:  # type: ignore[type-arg]
+def _means(column: Floats, ends: np.ndarray, step: int) -> Floats:
     """Means of a column over the rows that lead to each end."""
     used = column[: int(ends[-1]) + 1].reshape(len(ends), step)
     with np.errstate(invalid="ignore"):

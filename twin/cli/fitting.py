@@ -14,7 +14,7 @@ def add_fitting(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add both commands by `add(name, help)`."""
     calibrate = add("calibrate", "fit a machine to recordings of a real one; or the lateness of a recorded heartbeat")
     calibrate.add_argument(
-        "trace", metavar="TRACE", nargs="+",
+        "trace", metavar="TRACE", nargs="*",
         help="recordings of one machine: CSV, CSV.gz or directories of runs; or: heartbeat TICKS",
     )  # fmt: skip
     calibrate.add_argument("--kind", choices=KINDS, help="what was recorded: a processor, a card, a board, a laptop")

@@ -28,10 +28,10 @@ def main(options: argparse.Namespace) -> int:
         rows = [(item["name"], f"{item['duration_seconds']:g} s", item["description"]) for item in found]
         output.print_table("Scenarios", ("name", "lasts", "what it is for"), rows)
     if machines and not options.json:
-        rows = [
+        shown = [
             (each["name"], each["kind"], "" if each["unseen_rmse_celsius"] is None else
              f"{each['unseen_rmse_celsius']:.2f} \u00b0C", f"{each['source']} ({each['licence']})")
             for each in machines
         ]  # fmt: skip
-        output.print_table("Machines (--machine)", ("name", "kind", "error", "fitted from"), rows)
+        output.print_table("Machines (--machine)", ("name", "kind", "error", "fitted from"), shown)
     return DONE
