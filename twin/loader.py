@@ -239,7 +239,7 @@ def _defaults() -> Any:
 
 
 def build(data: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema, list[Flaw]]:
-    """A `schema`, whose sections have defaults, and what is wrong; that counts as if its whole section were left out."""
+    """A `schema`, whose sections have defaults, and what is wrong; that counts as a section left out."""
     from pydantic import TypeAdapter, ValidationError
 
     adapter = TypeAdapter(schema)

@@ -25,12 +25,15 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts: its delimiter, the names of its columns, and rows with the lines they stand in."""
+    """A table of texts: the names of its columns, and rows with the lines they stand in.
 
-    delimiter: str
+    `decimal_comma` says that a single comma in a number is its decimal mark.
+    """
+
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
+    decimal_comma: bool = False
 
 
 def read_table(path: Path) -> Table:
@@ -43,7 +46,7 @@ def read_table(path: Path) -> Table:
         )
     comments = {place for place, line in enumerate(lines) if line.lstrip().startswith(("#", "//"))}
     kept = [(place, line) for place, line in enumerate(lines) if line.strip() and place not in comments]
-    if kept and re.fullmatch(r"sep=.", kept[0][1].strip(), re.IGNORECASE):
+    if kept and re.fullmatch(r"sep=.?", kept[0][1].strip(), re.IGNORECASE):
         kept = kept[1:]
     if not kept:
         raise RecordingError(f"{path}: there are only comments; a header and a row a sample are needed")
@@ -87,7 +90,7 @@ def read_table(path: Path) -> Table:
                              "lines, or cut them off")  # fmt: skip
     if not rows:
         raise RecordingError(f"{path}: there are no samples below the header; a row a sample is needed")
-    return Table(delimiter, header, tuple(rows), tuple(numbers))
+    return Table(header, tuple(rows), tuple(numbers), _decimal_comma(rows, delimiter))
 
 
 def _decoded(path: Path) -> str:
@@ -111,6 +114,19 @@ def _decoded(path: Path) -> str:
 
 def _is_header(line: str) -> bool:
     return any(re.match(r"\s*[\"']?[A-Za-z]{2}|\s*t\b", cell) for cell in re.split("[,;\t|]", line))
+
+
+def _decimal_comma(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """Whether commas in numbers are decimal marks: told by those that cannot group thousands, and by points."""
+    point = False
+    for cells in rows:
+        for cell in cells:
+            if "," in cell and re.fullmatch(r"[+-]?[0-9.]*,[0-9]+", cell):
+                if not re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell):
+                    return True
+            elif "." in cell and re.fullmatch(r"[+-]?[0-9,]*[.][0-9]+", cell):
+                point = True
+    return delimiter != "," and not point
 
 
 def _delimiter(lines: Sequence[str]) -> str:

@@ -137,7 +137,7 @@ class _Reader:
         if "time of day" in roles:
             texts = [f"{date} {clock}" for date, clock in
                      zip(texts, self._texts(roles["time of day"][0], rows), strict=True)]  # fmt: skip
-        comma = self._table.delimiter != ","
+        comma = self._table.decimal_comma
         found = times(texts, unit, comma)
         for place, why in found.wrong:
             self._problems.append(f"{self._where(heading, rows[place])}: {texts[place][:40]!r} {why}")
@@ -176,7 +176,7 @@ class _Reader:
         texts = self._texts(heading, rows)
         if role == "time of day" or quantity is None:
             return np.zeros(len(rows))
-        comma = self._table.delimiter != ","
+        comma = self._table.decimal_comma
         values = np.full(len(rows), np.nan)
         gaps: list[int] = []
         odd: list[int] = []
@@ -235,7 +235,7 @@ class _Reader:
                 f"{len(seconds)} samples" if len(seconds) < FEWEST_SAMPLES else f"{known} readings of the temperature"
             )
             raise RecordingError(f"{self._path}: too short: {what}; {FEWEST_SAMPLES} are needed at least, and some "
-                                 "minutes with changing load to tell how the machine warms up; record longer")  # fmt: skip
+                                 "minutes of changing load to tell how it warms up; record longer")  # fmt: skip
         names = {role: name for role, name in names.items() if role in there or role.startswith("time")}
         for role in ("cpu_load", "gpu_load", "cpu_power", "gpu_power"):
             if role in columns and role not in there:
@@ -283,8 +283,8 @@ def identifiable(recordings: Sequence[Recording]) -> list[str]:
     celsius = np.concatenate([recording.temperatures_celsius for recording in recordings])
     if float(np.nanmax(celsius) - np.nanmin(celsius)) == 0.0:
         found.append(f"{names}: the temperature is {float(np.nanmin(celsius)):g} C throughout, so that neither "
-                     "resistances nor capacities nor the sensor can be identified; is the sensor stuck? record idle and "
-                     "load in turn")  # fmt: skip
+                     "resistances nor capacities nor the sensor can be identified; is the sensor stuck? record idle "
+                     "and load in turn")  # fmt: skip
     drives = {
         "load": [recording.loads for recording in recordings],
         "power": [recording.powers_watts for recording in recordings],
@@ -303,5 +303,5 @@ def identifiable(recordings: Sequence[Recording]) -> list[str]:
         shown = ", ".join(f"the {what} is {value * 100.0:g} %" if what == "load" else f"the {what} is {value:g}"
                           for what, value in still)  # fmt: skip
         found.append(f"{names}: {shown} throughout, so that resistances, time constants, idle and dynamic power cannot "
-                     "be identified (only their sum, the temperature at that load); record idle and load in turn")  # fmt: skip
+                     "be identified (only what they make at that load); record idle and load in turn")  # fmt: skip
     return found

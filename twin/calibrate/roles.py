@@ -50,8 +50,8 @@ def parse_map(items: Sequence[str]) -> dict[str, str]:
         if not equals or not column.strip():
             wrong.append(f"--map {item!r}: write ROLE=COLUMN or ROLE=COLUMN:UNIT, for example --map cpu_temp=Tctl:C")
         elif quantity_of(role) is None:
-            wrong.append(f"--map {item!r}: there is no role {role!r}; roles are time, temp, load, power and fan_rpm, the "
-                         "middle three with cpu_ or gpu_ before them or the name of a sensor before _temp")  # fmt: skip
+            wrong.append(f"--map {item!r}: there is no role {role!r}; roles are time, temp, load, power and fan_rpm, "
+                         "the middle three with cpu_ or gpu_ before them or the name of a sensor before _temp")  # fmt: skip
         elif role in found:
             wrong.append(f"--map {item!r}: {role} is mapped more than once; once is enough")
         else:
@@ -185,8 +185,8 @@ class Roles:
         if mapped:
             return mapped[0]
         if len(there) > 1:
-            self.notes.append(f"{self._path}: columns of {len(there)} devices are there ({', '.join(map(str, there))}); "
-                               f"{part} {there[0]} is taken, --device N takes another")  # fmt: skip
+            self.notes.append(f"{self._path}: there are {len(there)} devices ({', '.join(map(str, there))}); {part} "
+                              f"{there[0]} is taken, --device N takes another")  # fmt: skip
         return there[0] if there else None
 
     def _required(self, found: Mapping[str, object]) -> None:
@@ -197,8 +197,8 @@ class Roles:
         if f"{part}_temp" not in found:
             needed.append(f"the {part}'s temperature (such as {part}_temp_c; or --map {part}_temp=COLUMN:UNIT)")
         if not {f"{part}_load", f"{part}_power", "fan_rpm"} & set(found):
-            needed.append(f"what drives it: a load (such as {part}_load), a power ({part}_power_w) or a fan (fan_rpm); or "
-                          f"--map {part}_load=COLUMN:UNIT")  # fmt: skip
+            needed.append(f"what drives it: a load (such as {part}_load), a power ({part}_power_w) or a fan (fan_rpm); "
+                          f"or --map {part}_load=COLUMN:UNIT")  # fmt: skip
         if needed:
             self.problems.append(f", line 1: missing is {', and '.join(needed)}; found are {self._found()}")
 

@@ -71,7 +71,7 @@ def run_table(path: Path) -> tuple[Table, dict[str, str]]:
             shown[name] = _means(columns[name], ends, step)
             given[role] = f"{name}:{unit}"
     rows = zip(*([_text(value) for value in column.tolist()] for column in shown.values()), strict=True)
-    return Table(",", tuple(shown), tuple(rows), tuple(range(1, len(ends) + 1))), _there(given, shown)
+    return Table(tuple(shown), tuple(rows), tuple(range(1, len(ends) + 1))), _there(given, shown)
 
 
 def _there(given: dict[str, str], shown: dict[str, Floats]) -> dict[str, str]:

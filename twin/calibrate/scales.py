@@ -84,8 +84,10 @@ def temperatures(values: Floats, unit: str) -> Scaled:
         )
     cleaned = celsius.copy()
     cleaned[out] = np.nan
-    return Scaled(cleaned, note=f"{count} of {len(values)} temperatures cannot be (the first is {celsius[place]:g} C) and "
-                                "are left out as glitches")  # fmt: skip
+    first = f"the first is {celsius[place]:g} C"
+    return Scaled(
+        cleaned, note=f"{count} of {len(values)} temperatures cannot be ({first}) and are left out as glitches"
+    )
 
 
 def load_shares(values: Floats, unit: str) -> Scaled:

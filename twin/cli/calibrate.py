@@ -168,6 +168,6 @@ def _lateness(options: argparse.Namespace) -> int:
     if options.json:
         output.print_json({**asdict(fit), "probabilities": ModelledLateness.PROBABILITIES, "toml": text})
     elif not options.quiet:
-        print(f"# {path.name}: {fit.ticks} ticks, {fit.early} of them early (taken as punctual), {fit.cut} cut at 1 s\n{text}",
-              end="")  # fmt: skip
+        told = f"{fit.ticks} ticks, {fit.early} of them early (taken as punctual), {fit.cut} cut at 1 s"
+        print(f"# {path.name}: {told}\n{text}", end="")
     return DONE

@@ -102,8 +102,11 @@ def _print(result: dict[str, Any]) -> None:
         ("verdict", drift["summary"]),
     ]
     if drift["ratio"] is not None:
-        facts.append(("test", f"mean square {drift['ratio']:.2f} times that of the fit; up to {drift['bound']:.2f} is "
-                              f"chance ({drift['confidence']:.0%}, {drift['independent_samples']:.0f} independent errors)"))  # fmt: skip
+        chance = f"{drift['confidence']:.0%}, {drift['independent_samples']:.0f} independent errors"
+        told = (
+            f"mean square {drift['ratio']:.2f} times that of the fit; up to {drift['bound']:.2f} is chance ({chance})"
+        )
+        facts.append(("test", told))
     facts += [
         (each["parameter"].replace("_", " "), f"{each['change']:+.1f} C" if each["unit"] == "C" else
          f"{each['change'] * 100.0:+.0f} %, explains {each['explains'] * 100.0:.0f} %")
