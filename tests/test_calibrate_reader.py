@@ -83,8 +83,10 @@ def test_order_delimiter_decimal_mark_and_encoding_make_no_difference(
 @pytest.mark.parametrize(
     ("name", "quantity", "unit"),
     [
-        ("cpu_temp_c", "temperature", "C"), ("CPU Package [°C]", "temperature", "C"), ("temp_millicelsius", "temperature", "mC"),
-        ("Core Temps (avg) [°C]", "temperature", "C"), ("CPU Package [ï¿½C]", "temperature", "C"), ("Tctl", "temperature", ""),
+        ("cpu_temp_c", "temperature", "C"), ("CPU Package [°C]", "temperature", "C"),
+        ("temp_millicelsius", "temperature", "mC"),
+        ("Core Temps (avg) [°C]", "temperature", "C"), ("CPU Package [ï¿½C]", "temperature", "C"),
+        ("Tctl", "temperature", ""),
         ("temperature.gpu", "temperature", ""), ("CPU Temp (°F)", "temperature", "F"), ("CPUTemp", "temperature", ""),
         ("gpu0_power_w", "power", "W"), (" power.draw [W]", "power", "W"), ("Power (mW)", "power", "mW"),
         ("Total CPU Usage [%]", "load", "%"), (" utilization.gpu [%]", "load", "%"), ("gpu_busy_ppm", "load", "ppm"),
@@ -103,7 +105,8 @@ def test_headings(name: str, quantity: str | None, unit: str) -> None:
     ("names", "kind", "expected"),
     [
         (["Date", "Time", "Core 0 [°C]", "Core Temps (avg) [°C]", "CPU Package [°C]", "GPU Temperature [°C]",
-          "Total CPU Usage [%]", "Core 0 Usage [%]", "CPU Package Power [W]", "IA Cores Power [W]", "CPU [RPM]"], "laptop",
+          "Total CPU Usage [%]", "Core 0 Usage [%]", "CPU Package Power [W]", "IA Cores Power [W]", "CPU [RPM]"],
+         "laptop",
          {"time": "Date", "time of day": "Time", "cpu_temp": "CPU Package [°C]", "cpu_load": "Total CPU Usage [%]",
           "cpu_power": "CPU Package Power [W]", "gpu_temp": "GPU Temperature [°C]", "fan_rpm": "CPU [RPM]"}),
         (["timestamp", "temperature.gpu", "utilization.gpu [%]", "power.draw [W]", "fan.speed [%]"], "gpu",
@@ -159,9 +162,11 @@ def test_times_of_every_shape(tmp_path: Path, name: str, cells_of: list[str], se
 @pytest.mark.parametrize(
     ("text", "comma", "value"),
     [
-        ("12.5", False, 12.5), ("12,5", True, 12.5), ("12,5", False, 12.5), ("1,234", False, 1_234.0), ("1,234", True, 1.234),
+        ("12.5", False, 12.5), ("12,5", True, 12.5), ("12,5", False, 12.5), ("1,234", False, 1_234.0),
+        ("1,234", True, 1.234),
         ("1.234,5", True, 1_234.5), ("1,234.5", False, 1_234.5), ("-3e2", False, -300.0), ("45 %", False, 45.0),
-        ("\u22123,5", True, -3.5), (".5", False, 0.5), ("7.", False, 7.0), ("1'234.5", False, 1_234.5), ("abc", False, None),
+        ("\u22123,5", True, -3.5), (".5", False, 0.5), ("7.", False, 7.0), ("1'234.5", False, 1_234.5),
+        ("abc", False, None),
         ("1.2.3", False, None), ("", False, None), ("1,2,3", False, None),
     ],
 )  # fmt: skip
@@ -243,13 +248,17 @@ def test_bad_maps(item: str, part: str) -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"cpu_temp_c": None}, ["line 1: missing is the cpu's temperature", "--map cpu_temp=COLUMN", "cpu_load (load)"]),
-        ({"cpu_load": None, "cpu_power_w": None, "fan_rpm": None}, ["missing is what drives it", "cpu_temp_c (temperature)"]),
+        ({"cpu_temp_c": None},
+         ["line 1: missing is the cpu's temperature", "--map cpu_temp=COLUMN", "cpu_load (load)"]),
+        ({"cpu_load": None, "cpu_power_w": None, "fan_rpm": None},
+         ["missing is what drives it", "cpu_temp_c (temperature)"]),
         ({"t_s": None}, ["missing is a time", "--map time=COLUMN"]),
-        ({"cpu_temp_c": "350"}, ["line 2, column cpu_temp_c: 350 C", "looks like kelvin", "--map cpu_temp=cpu_temp_c:K"]),
+        ({"cpu_temp_c": "350"},
+         ["line 2, column cpu_temp_c: 350 C", "looks like kelvin", "--map cpu_temp=cpu_temp_c:K"]),
         ({"cpu_temp_c": "45000"}, ["looks like thousandths of a degree: --map cpu_temp=cpu_temp_c:mC"]),
         ({"cpu_temp_c": "180"}, ["looks like degrees Fahrenheit"]),
-        ({"cpu_load": "250"}, ["line 2, column cpu_load: 250 %", "allowed are 0 to 100", "--map cpu_load=cpu_load:%/3"]),
+        ({"cpu_load": "250"},
+         ["line 2, column cpu_load: 250 %", "allowed are 0 to 100", "--map cpu_load=cpu_load:%/3"]),
         ({"cpu_load": "-1"}, ["column cpu_load: -1 as a share is no load", "mend the cell"]),
         ({"cpu_power_w": "45000"}, ["looks like milliwatts: --map cpu_power=cpu_power_w:mW"]),
         ({"cpu_power_w": "-5"}, ["is no power"]),

@@ -43,7 +43,8 @@ def test_a_machine_foretells_itself(machine: Machine, kind: str) -> None:
     origin = replace(ORIGIN, kind=kind)
     measured = recorded(machine, origin, noise=0.0)
     judged = judge(machine, origin, measured)
-    assert judged.errors.max_error_celsius < 0.05
+    # It was recorded in coarser steps.
+    assert judged.errors.max_error_celsius < 0.15
     assert judged.errors.samples == 900
     assert float(np.ptp(measured.recording.temperatures_celsius)) > 3.0
 
