@@ -16,6 +16,7 @@ from commands import BRIEF, answer, command, refused, unchanged
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.calibrate.calibrated import Calibrated
 from twin.calibrate.lateness import fit_lateness, lateness_toml
 from twin.calibrate.recording import Recording, RecordingError
 from twin.cli import calibrate
@@ -36,28 +37,27 @@ class Found:
     unknown: str = ""
 
 
-@dataclass(frozen=True)
-class Made:
-    machine: Machine = BOARD
-    driven: str = "load"
-    lead_seconds: float = 0.0
-    parameters: tuple[Found, ...] = (
-        Found("node1_seconds", "s", 15.0, 14.0, 16.0),
-        Found("leakage_per_kelvin", "1/K", 0.012, 0.0, float("inf"), unknown="the temperature hardly changed"),
-        Found("ambient", "C", 22.0, 21.5, 22.5, recording="made"),
-        Found("ambient", "C", 25.0, 24.5, 25.5, recording="warm"),
-    )
-    together: tuple[tuple[str, str], ...] = (("idle_watts", "ambient"),)
+PARAMETERS = (
+    Found("node1_seconds", "s", 15.0, 14.0, 16.0),
+    Found("leakage_per_kelvin", "1/K", 0.012, 0.0, float("inf"), unknown="the temperature hardly changed"),
+    Found("ambient", "C", 22.0, 21.5, 22.5, recording="made"),
+    Found("ambient", "C", 25.0, 24.5, 25.5, recording="warm"),
+)
+
+
+def made(machine: Machine = BOARD) -> Calibrated:
+    """What a fit that finds everything finds."""
+    return Calibrated(machine, "load", 0.0, PARAMETERS, (("idle_watts", "ambient"),))
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with recordings, and a fit that always finds the machine they were made with."""
 
-    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Made:
+    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Calibrated:
         assert kind == "board"
         assert recordings[0].loads is not None
-        return Made()
+        return made()
 
     monkeypatch.setattr(calibrate, "fitter", lambda: fit)
     monkeypatch.chdir(tmp_path)
@@ -140,9 +140,9 @@ def test_bad_input(place: Path, arguments: list[str], parts: list[str]) -> None:
 def test_a_fan_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Recording] = []
 
-    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Made:
+    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Calibrated:
         seen.extend(recordings)
-        return Made(machine=BLOWN)
+        return made(BLOWN)
 
     monkeypatch.setattr(calibrate, "fitter", lambda: fit)
     write_csv(place / "blown.csv", rows_of(recorded(BLOWN)))

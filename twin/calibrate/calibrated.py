@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -48,35 +48,26 @@ class FittedParameter(Protocol):
         """Why the recordings do not tell it; empty when they do."""
 
 
-class Fit(Protocol):
-    """A machine in the world's own terms, and how its numbers were found."""
+@dataclass(frozen=True)
+class Calibrated:
+    """A fitted machine in the world's own terms, and how its numbers were found.
 
-    @property
-    def machine(self) -> Machine:
-        """The machine; its name and its room are changed afterwards."""
+    `driven` is what gives the heat, `lead_seconds` how long before its time a recorded mean ends; the recordings tell
+    the pairs of parameters in `together` only together.
+    """
 
-    @property
-    def driven(self) -> Literal["power", "load", "nothing"]:
-        """What gives the heat."""
-
-    @property
-    def lead_seconds(self) -> float:
-        """How long before its time a recorded mean ends."""
-
-    @property
-    def parameters(self) -> Sequence[FittedParameter]:
-        """Every parameter."""
-
-    @property
-    def together(self) -> Sequence[tuple[str, str]]:
-        """Pairs that the recordings tell only together."""
+    machine: Machine
+    driven: Literal["power", "load", "nothing"]
+    lead_seconds: float
+    parameters: Sequence[FittedParameter]
+    together: Sequence[tuple[str, str]] = ()
 
 
-Fitter = Callable[[Sequence[Recording], Kind, float], Fit]
+Fitter = Callable[[Sequence[Recording], Kind, float], Calibrated]
 """Fits one machine to recordings, the last share of each left out: `fit(recordings, kind, holdout)`."""
 
 
-def ambient_of(fit: Fit, recording: Recording) -> float:
+def ambient_of(fit: Calibrated, recording: Recording) -> float:
     """The room's temperature (C) during a recording: its own where it was fitted, else the machine's."""
     for each in fit.parameters:
         if each.name == "ambient" and each.recording in ("", recording.name):
@@ -84,7 +75,7 @@ def ambient_of(fit: Fit, recording: Recording) -> float:
     return fit.machine.ambient_celsius
 
 
-def judged(fit: Fit, kind: Kind, measured: Sequence[Measured], holdout: float) -> list[Judgement]:
+def judged(fit: Calibrated, kind: Kind, measured: Sequence[Measured], holdout: float) -> list[Judgement]:
     """Free runs of the fitted machine, judged on the last `holdout` of each recording, or on all of it (0)."""
     origin = Origin(kind=kind, driven=fit.driven, lead_seconds=fit.lead_seconds)
     return [
@@ -115,7 +106,7 @@ def unseen(measured: Sequence[Measured], judgements: Sequence[Judgement]) -> Uns
 
 
 def machine_file(
-    fit: Fit, kind: Kind, name: str, source: str, licence: str, command: str, errors: Unseen | None
+    fit: Calibrated, kind: Kind, name: str, source: str, licence: str, command: str, errors: Unseen | None
 ) -> MachineFile:  # fmt: skip
     """The file of a fitted machine."""
     return MachineFile(

@@ -51,7 +51,7 @@ def parse_map(items: Sequence[str]) -> dict[str, str]:
             wrong.append(f"--map {item!r}: write ROLE=COLUMN or ROLE=COLUMN:UNIT, for example --map cpu_temp=Tctl:C")
         elif quantity_of(role) is None:
             wrong.append(f"--map {item!r}: there is no role {role!r}; roles are time, temp, load, power and fan_rpm, "
-                         "the middle three with cpu_ or gpu_ before them or the name of a sensor before it")  # fmt: skip
+                         "the middle three with cpu_ or gpu_ before them, temp with any sensor")  # fmt: skip
         elif role in found:
             wrong.append(f"--map {item!r}: {role} is mapped more than once; once is enough")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from twin.cli import DONE, InputError, output
 
 if TYPE_CHECKING:
     from twin.calibrate.calibrated import Fitter
-    from twin.machines import MachineFile
+    from twin.calibrate.recording import Recording
+    from twin.machines import Kind, MachineFile
 
 MOST_HOLDOUT = 0.9
 
@@ -27,8 +29,23 @@ def main(options: argparse.Namespace) -> int:
 
 def fitter() -> Fitter:
     """The fit; looked up here so that whoever only wants lateness need not load it."""
-    found: Fitter = importlib.import_module("twin.calibrate.fit").fit
-    return found
+    fits, machines, powers = (
+        importlib.import_module(f"twin.calibrate.{name}") for name in ("fit", "machine", "power")
+    )  # fmt: skip
+    from twin.calibrate.calibrated import Calibrated
+
+    def fitted(recordings: Sequence[Recording], kind: Kind, holdout: float) -> Calibrated:
+        found = fits.fit(recordings, kind, fitted_share=1.0 - holdout)
+        power = powers.fit_power(recordings, found.problem.used) if found.shape.driven == "power" else None
+        return Calibrated(
+            machine=machines.machine(found, kind, power),
+            driven=found.shape.driven,
+            lead_seconds=found.lead_seconds,
+            parameters=found.parameters,
+            together=found.together,
+        )
+
+    return fitted
 
 
 def _machine(options: argparse.Namespace) -> int:
