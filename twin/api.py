@@ -91,13 +91,15 @@ def run(
     law: str | None = None,
     settings: Mapping[str, Setting] | None = None,
     controller: MakeController | None = None,
+    machine: str | Path | None = None,
 ) -> Run:
     """Run a scenario and keep everything in memory.
 
     `scenario` is the name of a shipped one or a TOML file, `duration` in seconds, `settings` any of the scenario's keys
     (`{"heartbeat.words": 256}`). `backend` is `simulated`, `lockstep` or `linux`; the last reads the machine below
     `root` (default `/`) in wall time, and writes to it only with `act`. `controller` makes a controller of your own
-    from the scenario and the outputs' limits; left out, the scenario says which.
+    from the scenario and the outputs' limits; left out, the scenario says which. `machine` is a shipped machine or a
+    machine file, in place of the scenario's own.
 
     Raises `ScenarioError` with everything that is wrong, and `ValueError` for a backend that is not there.
     """
