@@ -151,6 +151,16 @@ def test_a_fan_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said["unseen"]["rmse_celsius"] < 0.1
 
 
+def test_one_file_with_several_recordings(place: Path) -> None:
+    one, two = rows_of(recorded(BOARD)), rows_of(recorded(BOARD, seed=2))
+    both = {name: [*one[name], *two[name]] for name in one} | {"part": ["a"] * 900 + ["b"] * 900}
+    write_csv(place / "both.csv", both)
+    refused(2, ["--split part"], command("calibrate", "both.csv", "--kind", "board"))
+    said = answer("calibrate", "both.csv", "--kind", "board", "--split", "part")
+    assert [each["name"] for each in said["recordings"]] == ["both part=a", "both part=b"]
+    refused(2, ["no column 'x' to split by"], command("calibrate", "both.csv", "--kind", "board", "--split", "x"))
+
+
 # --- lateness ---------------------------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,7 @@ def test_power_from_the_load(tmp_path: Path) -> None:
         write_machine(tmp_path / "board.toml", BOARD, replace(ORIGIN, driven=driven))
         mape = answer("validate", tmp_path / "board.toml", path)["power_mape"]
         assert 0.1 < mape < 1.0
+    write_machine(tmp_path / "board.toml", BOARD, replace(ORIGIN, driven="power"))
     rows = rows_of(measured)
     del rows["cpu_load"]
     found = answer("validate", tmp_path / "board.toml", write_csv(tmp_path / "no.csv", rows))
@@ -170,6 +171,15 @@ def test_bad_input(place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list
     monkeypatch.chdir(place)
     said = command("validate", *arguments)
     refused(3 if "nowhere/a.png" in arguments else 2, parts, said)
+
+
+def test_what_drives_the_machine_has_to_be_there(place: Path) -> None:
+    rows = rows_of(recorded(BOARD, watts=True))
+    path = write_csv(place / "undriven.csv", {name: rows[name] for name in rows if name != "cpu_load"})
+    refused(2, ["driven by its load, and no load was recorded"], command("validate", place / "board.toml", path))
+    refused(
+        2, ["a fan cools the machine", "--map fan_rpm"], command("validate", place / "blown.toml", place / "made.csv")
+    )
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from calibration import BOARD, CARD, ORIGIN, write_machine
 from commands import BRIEF, answer, command, refused
 
+import twin
 from twin.loader import ScenarioError, load, parse, shipped
 from twin.machines import (
     MachineFile,
@@ -144,3 +145,10 @@ def test_a_hand_made_origin_is_enough() -> None:
     assert file.origin == Origin(source="a data sheet", licence="CC0")
     assert file.machine.name == "mine"
     assert json.dumps(load("idle", (), {"name": "mine"}).machine.name) == '"mine"'
+
+
+def test_a_machine_from_python(tmp_path: Path) -> None:
+    path = write_machine(tmp_path / "board.toml", BOARD)
+    run = twin.run("gaming", duration=1, settings={"heartbeat.t0_ns": 100_000_000}, machine=path)
+    command_line = answer("run", "gaming", *BRIEF, "--machine", path, "--out", tmp_path / "run")
+    assert run.run_digest == command_line["run_digest"]

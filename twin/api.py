@@ -109,6 +109,7 @@ def run(
     from twin.control.choose import make_controller
     from twin.fingerprint.run import run_fingerprint
     from twin.loop import Loop
+    from twin.machines import load_machine
     from twin.record.memory import MemoryRecorder
     from twin.world.trace import load_trace
 
@@ -124,7 +125,8 @@ def run(
         )
         if value is not None
     }
-    chosen = load(str(scenario), _overrides({**(settings or {}), **named}))
+    table = None if machine is None else load_machine(str(machine)).table
+    chosen = load(str(scenario), _overrides({**(settings or {}), **named}), table)
     source = find(str(scenario))
     inputs = input_digests(chosen, source)
     path, weights = trace_path(chosen, source), checkpoint_path(chosen, source)
@@ -133,11 +135,11 @@ def run(
         # In wall time a kernel that is compiled in the middle of a run would make a tick late.
         warm_up(chosen, trace)
     with ExitStack() as stack:
-        machine = stack.enter_context(opened(backend, chosen, None if root is None else Path(root), act, trace))
-        hardware = machine.hardware
+        opened_backend = stack.enter_context(opened(backend, chosen, None if root is None else Path(root), act, trace))
+        hardware = opened_backend.hardware
         make = controller or partial(make_controller, checkpoint=weights)
         recorder = MemoryRecorder(chosen, hardware.sensors, hardware.limits)
-        loop = Loop(machine.env, hardware, chosen, make(chosen, hardware.limits), recorder)
+        loop = Loop(opened_backend.env, hardware, chosen, make(chosen, hardware.limits), recorder)
         loop.run()
         recorded = recorder.close()
     digests = run_digests(chosen, inputs, recorded)

@@ -53,6 +53,18 @@ def read_recordings(paths: Sequence[Path], choice: Choice) -> list[Measured]:
     return found
 
 
+def values_of(path: Path, column: str) -> list[str]:
+    """The texts in a column of a CSV file, in the order in which they come. Raises `RecordingError`."""
+    try:
+        table = cells.read_table(path)
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be read: {error.strerror}; name a CSV file") from None
+    if column not in table.header:
+        raise RecordingError(f"{path}: there is no column {column!r} to split by; it has: {', '.join(table.header)}")
+    place = table.header.index(column)
+    return list(dict.fromkeys(row[place] for row in table.rows if not cells.is_missing(row[place])))
+
+
 def read(path: Path, choice: Choice) -> Measured:
     """One recording. Raises `RecordingError` with everything that is wrong, each with line, column, value and mend."""
     try:
@@ -168,7 +180,7 @@ class _Reader:
         for number, heading in enumerate(self._headings):
             before, after = (self._table.rows[rows[each]][number] for each in (place - 1, place))
             if before != after and not cells.is_missing(before) and cells.number(before, True) is None:
-                return f": --where {heading.name}={before}"
+                return f": --where {heading.name}={before} (or calibrate all: --split {heading.name})"
         return ""
 
     def _column(self, role: str, heading: Heading, unit: str, rows: Sequence[int]) -> Floats:

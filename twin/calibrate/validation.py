@@ -74,8 +74,9 @@ def judge(
     """Judge `machine` by the part of a recording between two shares; the part before is run through and not judged.
 
     `ambient` is the room's temperature in place of the machine's (C), or `free` for the one at which the part fits
-    best. Raises `RecordingError` when there is too little to judge.
+    best. Raises `RecordingError` when there is too little to judge, or what drives the machine was not recorded.
     """
+    _check_driven(machine, origin, measured)
     count = len(measured.recording.times_seconds)
     first, last = int(count * from_share), int(np.ceil(count * to_share))
     known = measured.recording.believable()[first:last]
@@ -97,6 +98,21 @@ def judge(
     return Judgement(
         judged_sensor(machine, origin.kind), sensors, mape, reason, run, machine, first, last, machine.ambient_celsius
     )
+
+
+def _check_driven(machine: Machine, origin: Origin, measured: Measured) -> None:
+    recording = measured.recording
+    part = "gpu" if origin.kind == "gpu" else "cpu"
+    wrong = []
+    if origin.driven == "load" and recording.loads is None:
+        # Watts that follow from a load may have another scale than those that were recorded.
+        wrong.append(f"the machine is driven by its load, and no load was recorded; --map {part}_load=COLUMN names it")
+    if origin.driven == "power" and recording.powers_watts is None and recording.loads is None:
+        wrong.append(f"the machine is driven by its power, and none was recorded; --map {part}_power=COLUMN names it")
+    if any(edge.forced_watts_per_kelvin > 0.0 for edge in machine.edges) and recording.fan_rpm is None:
+        wrong.append("a fan cools the machine, and its speed was not recorded; --map fan_rpm=COLUMN names it")
+    if wrong:
+        raise RecordingError(f"{recording.name}: {'; '.join(wrong)}")
 
 
 def best_ambient(machine: Machine, origin: Origin, measured: Measured, first: int, last: int) -> float:

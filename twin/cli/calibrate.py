@@ -129,8 +129,8 @@ def command_of(options: argparse.Namespace) -> str:
     for flag, items in (("--map", options.map), ("--where", options.where)):
         for item in items:
             words += [flag, item]
-    for flag, value in (("--device", options.device), ("--name", options.name), ("--source", options.source),
-                        ("--licence", options.licence), ("--out", options.out)):  # fmt: skip
+    named = ("device", "split", "name", "source", "licence", "out")
+    for flag, value in ((f"--{name}", getattr(options, name)) for name in named):
         if value is not None:
             words += [flag, str(value)]
     if options.holdout != 0.4:

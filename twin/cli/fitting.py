@@ -23,6 +23,9 @@ def add_fitting(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--holdout", metavar="SHARE", type=finite, default=0.4,
         help="the last share of each recording that is not fitted but judges the fit (default: 0.4)",
     )  # fmt: skip
+    calibrate.add_argument(
+        "--split", metavar="COLUMN", help="every text in this column is a recording of its own, with a time of its own"
+    )
     calibrate.add_argument("--name", metavar="NAME", help="what the machine is called (default: as its file)")
     calibrate.add_argument("--source", metavar="TEXT", help="where the recordings come from (default: their names)")
     calibrate.add_argument("--licence", metavar="TEXT", help="under what licence (default: not stated)")

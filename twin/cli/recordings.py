@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twin.calibrate.reader import Measured, read_recordings
+from twin.calibrate.reader import Measured, read_recordings, values_of
 from twin.calibrate.roles import Choice, parse_map
 from twin.cli import InputError
 from twin.record.files import failure
@@ -36,7 +37,16 @@ def recordings(
         sensors=() if machine is None else tuple(sensor.name for sensor in machine.sensors),
         fans=() if machine is None else tuple(fan.name for fan in machine.fans),
     )
-    found = read_recordings([Path(path) for path in paths], choice)
+    split = getattr(options, "split", None)
+    if split is None:
+        found = read_recordings([Path(path) for path in paths], choice)
+    else:
+        found = [
+            measured
+            for path in paths
+            for value in values_of(Path(path), split)
+            for measured in read_recordings([Path(path)], replace(choice, where={**where, split: value}))
+        ]
     if not options.quiet:
         for measured in found:
             for note in measured.notes:
