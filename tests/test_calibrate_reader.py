@@ -92,6 +92,8 @@ def test_order_delimiter_decimal_mark_and_encoding_make_no_difference(
         ("Total CPU Usage [%]", "load", "%"), (" utilization.gpu [%]", "load", "%"), ("gpu_busy_ppm", "load", "ppm"),
         ("load_1", "load", ""), ("Fan1 [RPM]", "fan", "rpm"), ("rpm", "fan", "rpm"), ("t_s", "time", "s"),
         ("time_ms", "time", "ms"), ("monotonic_ns", "time", "ns"), ("Timestamp", "time", ""),
+        ("T_cpu", "temperature", ""), ("P_cpu", "power", ""), ("ts", "time", ""), ("cpu", "load", ""),
+        ("CPU-Auslastung (%)", "load", "%"), ("Lüfter [U/min]", "fan", "rpm"), ("Zeit", "time", ""),
         ("fan.speed [%]", None, ""), ("Core 0 Clock [MHz]", None, ""), ("cpu_energy_microjoules", None, ""),
         ("pl1_dyn_w", None, ""), ("condition", None, ""), ("CPU Power Limit [W]", None, ""),
     ],

@@ -41,11 +41,26 @@ UNITS: dict[Quantity, dict[str, str]] = {
 
 _SURE = {quantity: set(units) - {"s", "c", "k", "f", "h", "min", "1", "deg"} for quantity, units in UNITS.items()}
 _WORDS: dict[Quantity, set[str]] = {
-    "temperature": {"temp", "temps", "temperature", "temperatures", "tctl", "tdie", "tj", "thermal"},
-    "load": {"load", "usage", "use", "util", "utilization", "utilisation", "utility", "busy"},
-    "power": {"power", "watts", "draw", "pwr", "ppt", "consumption"},
-    "fan": {"fan", "fans", "rpm", "tach"},
-    "time": {"t", "time", "timestamp", "date", "datetime", "elapsed", "seconds", "monotonic", "uptime", "epoch"},
+    "temperature": {"temp", "temps", "temperature", "temperatures", "tctl", "tdie", "tj", "thermal", "temperatur"},
+    "load": {"load", "usage", "use", "util", "utilization", "utilisation", "utility", "busy", "auslastung", "last"},
+    "power": {"power", "watts", "draw", "pwr", "ppt", "consumption", "leistung"},
+    "fan": {"fan", "fans", "rpm", "tach", "lüfter", "luefter", "drehzahl"},
+    "time": {
+        "t",
+        "time",
+        "timestamp",
+        "date",
+        "datetime",
+        "elapsed",
+        "seconds",
+        "monotonic",
+        "uptime",
+        "epoch",
+        "ts",
+        "zeit",
+        "datum",
+        "uhrzeit",
+    },
 }
 _NEVER = {
     "limit", "limits", "tjmax", "distance", "margin", "critical", "crit", "target", "throttling", "throttle", "clock",
@@ -59,7 +74,22 @@ _ELSEWHERE = {
     "motherboard", "memory", "mem", "dimm", "ram", "vram", "hbm", "psu", "water", "coolant", "pump", "wifi", "radiator",
     "air", "skin", "charger", "display", "network", "swap",
 }  # fmt: skip
-_CPU = {"cpu", "cpus", "core", "cores", "package", "pkg", "soc", "processor", "tctl", "tdie", "ccd", "ia", "coretemp"}
+_CPU = {
+    "cpu",
+    "cpus",
+    "core",
+    "cores",
+    "package",
+    "pkg",
+    "soc",
+    "processor",
+    "prozessor",
+    "tctl",
+    "tdie",
+    "ccd",
+    "ia",
+    "coretemp",
+}
 _GPU = {"gpu", "graphics", "gfx", "nvidia", "vga", "dgpu", "igpu", "radeon", "geforce"}
 _WHOLE = {"package", "pkg", "tctl", "tdie", "entire", "die", "edge", "soc"}
 _TOTAL = {"total", "all", "overall", "avg", "average", "mean"}
@@ -106,7 +136,7 @@ def heading(name: str) -> Heading:
     if not any(unit_text in units for units in UNITS.values()):
         unit_text = ""
     bare = text[: bracket.start()] if unit_text and bracket else text
-    chunks = [chunk for chunk in re.split(r"[^0-9A-Za-z°º%µ]+", bare) if chunk]
+    chunks = [chunk for chunk in re.split(r"(?:[^\w°º%µ]|_)+", bare) if chunk]
     if not unit_text and len(chunks) > 1 and any(chunks[-1].lower() in units for units in UNITS.values()):
         unit_text = chunks[-1].lower()
         # Of a name like `load_1` the 1 is no unit, and of `cpu_temp_min` min is none.
@@ -131,7 +161,7 @@ def _plain(name: str) -> str:
 def _words(chunks: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for chunk in chunks:
-        parts = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+", chunk)
+        parts = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-ZÄÖÜ]?[a-zß-ÿ]+|[A-Z]+|[0-9]+", chunk)
         found |= {part.lower() for part in parts}
         # `pl1` and `cpu0` are words too, as `Fan1` is.
         found.add(chunk.lower())
@@ -152,12 +182,17 @@ def _quantity(words: set[str], unit: str) -> Quantity | None:
                 # A fan in percent is no speed, and an energy no power.
                 return None
             return quantity
+    if not unit and words & {"t", "p"} and words & (_CPU | _GPU):
+        # T_cpu and P_cpu, as formulas have them.
+        return "temperature" if "t" in words else "power"
     if words & _WORDS["time"] and (not unit or unit in UNITS["time"]):
         return "time"
     if unit in ("%", "percent", "pct") and words & (_CPU | _GPU):
         return "load"
     if not unit and words and words <= _CPU | _GPU and words & {"tctl", "tdie", "coretemp"}:
         return "temperature"
+    if not unit and words in ({"cpu"}, {"gpu"}):
+        return "load"
     return None
 
 
@@ -201,8 +236,8 @@ def best_fan(headings: Sequence[Heading], part: Part) -> Heading | None:
 def best_time(headings: Sequence[Heading]) -> tuple[Heading, ...]:
     """The column of times, or a date and a time of day that belong together; empty when there is none."""
     times = [each for each in headings if each.quantity == "time"]
-    dates = [each for each in times if each.words == ("date",)]
-    clocks = [each for each in times if each.words == ("time",) and not each.unit]
+    dates = [each for each in times if each.words in (("date",), ("datum",))]
+    clocks = [each for each in times if each.words in (("time",), ("zeit",), ("uhrzeit",)) and not each.unit]
     if len(dates) == 1 and len(clocks) == 1 and len(times) == 2:
         return dates[0], clocks[0]
 
