@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from calibration import BLOWN, BOARD, CARD, ORIGIN, TRACES, recorded, rows_of, write_csv, write_machine
 from commands import BRIEF, answer, command, refused
+from scipy.stats import f as f_distribution
 
-from twin.calibrate.drift import drift, independent_samples, offset
+from twin.calibrate.drift import CONFIDENCE, drift, independent_samples, offset
 from twin.calibrate.freerun import free_run
 from twin.calibrate.validation import judge
 from twin.machines import Origin
@@ -251,6 +252,30 @@ def test_errors_that_resemble_their_neighbours_count_less() -> None:
     assert independent_samples(slow) == pytest.approx(4_000 / 19, rel=0.3)
     assert independent_samples(np.zeros(50)) == 50
     assert independent_samples(np.array([1.0])) == 1
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9, 0.98])
+def test_the_interval_test_cries_wolf_once_in_a_hundred_at_most(alike: float) -> None:
+    generator = np.random.default_rng(5)
+
+    def errors(count: int) -> np.ndarray:
+        white = generator.normal(size=count)
+        slow = np.zeros(count)
+        slow[0] = white[0] / (1.0 - alike**2) ** 0.5
+        for place in range(1, count):
+            slow[place] = alike * slow[place - 1] + white[place]
+        return slow
+
+    false, found, rounds = 0, 0, 100
+    for _ in range(rounds):
+        fitted, now = errors(900), errors(1_800)
+        for offset_of, judged in ((0.0, now), (2.5, now + 2.5 * np.std(fitted))):
+            degrees = max(2.0, independent_samples(judged)), max(2.0, independent_samples(fitted))
+            beyond = np.mean(judged**2) / np.mean(fitted**2) > f_distribution.ppf(CONFIDENCE, *degrees)
+            false += beyond and offset_of == 0.0
+            found += beyond and offset_of > 0.0
+    assert false <= 3
+    assert found >= 0.8 * rounds
 
 
 def test_the_room_moves_with_its_steps() -> None:
