@@ -82,6 +82,17 @@ def test_gaps_hold_the_last_value() -> None:
     assert np.array_equal(free_run(BOARD, ORIGIN, gap).celsius["cpu"], free_run(BOARD, ORIGIN, filled).celsius["cpu"])
 
 
+def test_after_a_gap_in_time_a_run_starts_anew() -> None:
+    measured = recorded(BOARD, count=300)
+    times = measured.recording.times_seconds.copy()
+    times[200:] += 600.0
+    celsius = measured.recording.temperatures_celsius + np.where(times > 300.0, 10.0, 0.0)
+    gap = replace(measured, recording=replace(measured.recording, times_seconds=times, temperatures_celsius=celsius))
+    shown = free_run(BOARD, ORIGIN, gap).celsius["cpu"]
+    assert shown[200] == pytest.approx(celsius[200], abs=0.01)
+    assert np.array_equal(shown[:200], free_run(BOARD, ORIGIN, measured).celsius["cpu"][:200])
+
+
 def test_a_run_foretells_its_own_sensors(tmp_path: Path) -> None:
     answer("run", "steps", "--duration", "40", "--set", "heartbeat.t0_ns=100000000", "--out", tmp_path / "run")
     write_machine(tmp_path / "desktop.toml", Machine(), replace(ORIGIN, kind="cpu", driven="power"))
@@ -158,7 +169,7 @@ def test_power_from_the_load(tmp_path: Path) -> None:
         (["board.toml", "nowhere.csv"], ["nowhere.csv: cannot be read"]),
         (["board.toml", "made.csv", "--from-percent", "60", "--to-percent", "40"], ["must be below --to-percent"]),
         (["board.toml", "made.csv", "--from-percent", "101"], ["not a share from 0 to 100"]),
-        (["board.toml", "made.csv", "--from-percent", "99.9"], ["readings lie from", "10 are needed"]),
+        (["board.toml", "made.csv", "--from-percent", "99.9"], ["readings without a gap lie from", "10 are needed"]),
         (["board.toml", "made.csv", "--max-rmse", "nan"], ["'nan' is not a number"]),
         (["board.toml", "made.csv", "--max-rmse", "-1"], ["must be above 0"]),
         (["board.toml", "made.csv", "--ambient", "warm"], ["allowed are free, and numbers from -60 to 200"]),

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from twin.calibrate.drift import independent_samples
+from twin.calibrate.drift import apart_of, independent_samples
 from twin.calibrate.reader import Measured
 from twin.calibrate.recording import Recording
 from twin.calibrate.validation import Judgement, judge
@@ -89,11 +89,10 @@ def judged(fit: Calibrated, kind: Kind, measured: Sequence[Measured], holdout: f
 
 def unseen(measured: Sequence[Measured], judgements: Sequence[Judgement]) -> Unseen:
     """The errors of several judgements as if they were of one recording."""
-    parts = []
-    for each, judgement in zip(measured, judgements, strict=True):
-        known = each.recording.believable()[judgement.first : judgement.last]
-        shown = judgement.run.celsius[judgement.sensor][judgement.first : judgement.last]
-        parts.append((shown - each.recording.temperatures_celsius[judgement.first : judgement.last])[known])
+    parts = [
+        apart_of(each, judgement.run.celsius[judgement.sensor], judgement.first, judgement.last)
+        for each, judgement in zip(measured, judgements, strict=True)
+    ]
     apart = np.concatenate(parts)
     return Unseen(
         rmse_celsius=_rounded(float(np.sqrt(np.mean(apart * apart)))),

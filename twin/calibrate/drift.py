@@ -108,7 +108,7 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
     """The verdict on the samples from `first` to `last`; `shown` is what the free run's sensor had at all samples."""
     from scipy.stats import f as f_distribution
 
-    apart = _apart(measured, shown, first, last)
+    apart = apart_of(measured, shown, first, last)
     independent = max(2.0, independent_samples(apart))
     unseen = origin.unseen
     ratio = bound = matches = None
@@ -121,8 +121,9 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
     return Drift(matches, reason, ratio, bound, CONFIDENCE, independent, found)
 
 
-def _apart(measured: Measured, shown: Floats, first: int, last: int) -> Floats:
-    known = measured.recording.believable()[first:last]
+def apart_of(measured: Measured, shown: Floats, first: int, last: int) -> Floats:
+    """Errors of what a free run's sensor had `shown`, from sample `first` to `last`, without what cannot be judged."""
+    known = (measured.recording.believable() & np.isfinite(shown))[first:last]
     return (shown[first:last] - measured.recording.temperatures_celsius[first:last])[known]
 
 
@@ -137,7 +138,7 @@ def changes(
 
     def errors_of(moved: Machine) -> Floats:
         run = free_run(moved, origin, measured, step_ms=step_ms)
-        return _apart(measured, run.celsius[sensor], first, last)
+        return apart_of(measured, run.celsius[sensor], first, last)
 
     before = errors_of(machine)
     found = [

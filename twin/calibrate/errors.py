@@ -11,7 +11,7 @@ from twin.kernels import Floats
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of a free run (C, model less reading): root mean square, largest, mean absolute, mean; and readings."""
+    """Errors of a free run (C, model less reading): root mean square, largest, mean absolute, mean; and how many."""
 
     rmse_celsius: float
     max_error_celsius: float
@@ -21,8 +21,8 @@ class Errors:
 
 
 def errors(shown: Floats, recorded: Floats) -> Errors:
-    """The errors of `shown` against `recorded`, where that is a number (all NaN: no samples and errors of 0)."""
-    apart = (shown - recorded)[np.isfinite(recorded)]
+    """The errors of `shown` against `recorded`, where both are numbers (never: no samples and errors of 0)."""
+    apart = (shown - recorded)[np.isfinite(recorded) & np.isfinite(shown)]
     if len(apart) == 0:
         return Errors(0.0, 0.0, 0.0, 0.0, 0)
     return Errors(

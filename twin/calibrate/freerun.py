@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from simpy import Event
 
 from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
+from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS
 from twin.clock import Order, VirtualEnvironment
 from twin.control.model import ThermalModel
 from twin.kernels import Floats
@@ -23,6 +25,8 @@ from twin.timing import SECOND_NS
 from twin.wiring import wiring
 from twin.world.trace import TraceTable
 from twin.world.world import World
+
+Key = TypeVar("Key", bound=str)
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,39 @@ def judged_sensor(machine: Machine, kind: str) -> str:
 
 def free_run(
     machine: Machine, origin: Origin, measured: Measured, *, by_load: bool = False, step_ms: int | None = None
-) -> FreeRun:  # fmt: skip
+) -> FreeRun:
     """Run `machine` along `measured`. `by_load` has the load drive it even where power was recorded.
 
-    `step_ms` is a step of the world other than the machine's.
+    `step_ms` is a step of the world other than the machine's. After a gap (`Recording.pieces`), through which nobody
+    knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
     """
+    count = len(measured.recording.times_seconds)
+    celsius = {sensor.name: np.full(count, np.nan) for sensor in machine.sensors}
+    watts: dict[Part, Floats] = {"cpu": np.full(count, np.nan), "gpu": np.full(count, np.nan)}
+    for begin, end in measured.recording.pieces():
+        run = _stretch(machine, origin, _between(measured, begin, end), by_load, step_ms)
+        for name, column in run.celsius.items():
+            celsius[name][begin:end] = column
+        for part, column in run.watts.items():
+            watts[part][begin:end] = column
+    return FreeRun(celsius, watts)
+
+
+def _between(measured: Measured, begin: int, end: int) -> Measured:
+    def cut(columns: Mapping[Key, Floats]) -> dict[Key, Floats]:
+        return {key: column[begin:end] for key, column in columns.items()}
+
+    return replace(
+        measured,
+        recording=measured.recording.between(begin, end, measured.recording.name),
+        temperatures=cut(measured.temperatures),
+        loads=cut(measured.loads),
+        powers=cut(measured.powers),
+        fans=cut(measured.fans),
+    )
+
+
+def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None) -> FreeRun:
     driven = _driven(machine, origin, measured)
     machine = replace(driven, step_ms=step_ms or driven.step_ms)
     recording = measured.recording
@@ -108,8 +140,9 @@ def _driven(machine: Machine, origin: Origin, measured: Measured) -> Machine:
     for sensor in reversed(sensors):
         # The first sensor of a node counts, and the judged one is the first.
         column = readings(machine, origin, measured).get(sensor.name)
-        if column is not None and np.any(np.isfinite(column)):
-            first = float(column[int(np.argmax(np.isfinite(column)))])
+        believed = np.zeros(0) if column is None else column[believable(column)]
+        if len(believed):
+            first = float(believed[0])
             known[nodes.index(sensor.node)] = first - sensor.offset_millicelsius / 1_000.0
     rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
     model.start(known, rpm)
@@ -126,6 +159,12 @@ def readings(machine: Machine, origin: Origin, measured: Measured) -> dict[str, 
         each.name: measured.temperatures[each.name] for each in machine.sensors if each.name in measured.temperatures
     }
     return found | {judged_sensor(machine, origin.kind): measured.recording.temperatures_celsius}
+
+
+def believable(column: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which readings can be a machine's temperature (C)."""
+    with np.errstate(invalid="ignore"):
+        return (column >= COLDEST_CELSIUS) & (column <= HOTTEST_CELSIUS)
 
 
 def _fans(machine: Machine, origin: Origin, measured: Measured) -> dict[str, Floats]:
@@ -147,6 +186,8 @@ def _pwm(rpm: Floats, max_rpm: int) -> np.ndarray[tuple[int], np.dtype[np.int64]
 def _held(column: Floats) -> Floats:
     """The column with the last value held where one is missing, before the first the next one."""
     known = np.isfinite(column)
+    if not np.any(known):
+        return np.zeros(len(column))
     place = np.maximum.accumulate(np.where(known, np.arange(len(column)), -1))
     place[place < 0] = int(np.argmax(known))
     held: Floats = column[place]

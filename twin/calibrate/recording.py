@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from twin.kernels import Floats
 KELVIN_AT_0_CELSIUS = 273.15
 FEWEST_SAMPLES = 30
 """With fewer readings nothing is fitted."""
+GAP_INTERVALS = 20.0
+GAP_SECONDS = 30.0
 COLDEST_CELSIUS, HOTTEST_CELSIUS = -50.0, 150.0
 """Readings outside are no temperatures of a machine that runs; they are left out like missing ones."""
 
@@ -82,6 +86,24 @@ class Recording:
         cut = {name: column[:count] for name, column in self.columns().items()}
         return Recording(name=self.name, times_seconds=self.times_seconds[:count], labels=self.labels, **cut)
 
+    def between(self, begin: int, end: int, name: str) -> Recording:
+        """The samples from `begin` up to `end`, under another name, with times from 0."""
+        cut = {column: values[begin:end] for column, values in self.columns().items()}
+        times = self.times_seconds[begin:end]
+        return Recording(name=name, times_seconds=times - times[0], labels=self.labels, **cut)
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Where the recording has no gap: first and last sample (not included) of each stretch with enough readings.
+
+        An interval is a gap when it is longer than both 20 usual ones and 30 s: what drove the machine meanwhile is
+        not known, so that nothing is known of its state afterwards.
+        """
+        steps = np.diff(self.times_seconds)
+        longest = max(GAP_INTERVALS * self.interval_seconds, GAP_SECONDS)
+        cuts = [0, *(np.flatnonzero(steps > longest) + 1).tolist(), len(self.times_seconds)]
+        known = self.believable()
+        return [(a, b) for a, b in pairwise(cuts) if np.count_nonzero(known[a:b]) >= FEWEST_SAMPLES]
+
     @property
     def interval_seconds(self) -> float:
         """The usual time between two samples; 1 for a single one."""
@@ -90,7 +112,7 @@ class Recording:
 
     @property
     def quantum_celsius(self) -> float:
-        """The step of the sensor: the least difference that readings have more than once (0.001 where there is none)."""
+        """The step of the sensor, the least usual difference of its readings; 0.001 where there is none."""
         values = np.unique(np.round(self.temperatures_celsius[self.believable()], 4))
         steps = np.diff(values)
         if len(steps) == 0:
@@ -118,11 +140,9 @@ def read_csv(
     Times are in seconds and start anew at 0, loads in percent. Of samples at the same time (within 10 ms) the last
     counts. `where` picks the rows that have these values. Raises `RecordingError`, and `OSError` as `open` does.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-        encoding="utf-8-sig", newline=""
-    )  # fmt: skip
     wanted = [time, temperature, *(name for name in (load_percent, power_watts, fan_rpm) if name is not None)]
-    with opened as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
+        file = io.TextIOWrapper(raw, "utf-8-sig", newline="")
         reader = csv.DictReader(file)
         there = reader.fieldnames or ()
         missing = [name for name in wanted if name not in there]

@@ -10,11 +10,10 @@ import numpy as np
 
 from twin.calibrate.drift import changes, offset
 from twin.calibrate.errors import Errors, errors
-from twin.calibrate.freerun import FreeRun, free_run, judged_sensor, readings
+from twin.calibrate.freerun import FreeRun, believable, free_run, judged_sensor, readings
 from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
-from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS, RecordingError
-from twin.kernels import Floats
+from twin.calibrate.recording import RecordingError
 from twin.machines import Origin
 from twin.scenario import Machine
 
@@ -79,11 +78,13 @@ def judge(
     _check_driven(machine, origin, measured)
     count = len(measured.recording.times_seconds)
     first, last = int(count * from_share), int(np.ceil(count * to_share))
-    known = measured.recording.believable()[first:last]
-    if int(np.count_nonzero(known)) < FEWEST_JUDGED:
+    pieces = [slice(max(first, begin), min(last, end)) for begin, end in measured.recording.pieces()]
+    believed = measured.recording.believable()
+    known = sum(int(np.count_nonzero(believed[piece])) for piece in pieces if piece.start < piece.stop)
+    if known < FEWEST_JUDGED:
         raise RecordingError(
-            f"{measured.recording.name}: {int(np.count_nonzero(known))} readings lie from {from_share:.0%} to "
-            f"{to_share:.0%} of it; {FEWEST_JUDGED} are needed at least; judge a longer part"
+            f"{measured.recording.name}: {known} readings without a gap lie from {from_share:.0%} to {to_share:.0%} of it; "
+            f"{FEWEST_JUDGED} are needed at least; judge a longer part"
         )
     if isinstance(ambient, float):
         machine = replace(machine, ambient_celsius=ambient, ambient_steps=())
@@ -92,7 +93,8 @@ def judge(
     run = free_run(machine, origin, measured)
     there = readings(machine, origin, measured)
     sensors = {
-        name: errors(run.celsius[name][first:last], _believed(column)[first:last]) for name, column in there.items()
+        name: errors(run.celsius[name][first:last], np.where(believable(column), column, np.nan)[first:last])
+        for name, column in there.items()
     }
     mape, reason = _power(machine, origin, measured, run, first, last)
     return Judgement(
@@ -120,12 +122,6 @@ def best_ambient(machine: Machine, origin: Origin, measured: Measured, first: in
     return changes(machine, origin, measured, first, last, only="ambient")[0].change
 
 
-def _believed(column: Floats) -> Floats:
-    """What can be a machine's temperature; NaN for the rest."""
-    with np.errstate(invalid="ignore"):
-        return np.where((column >= COLDEST_CELSIUS) & (column <= HOTTEST_CELSIUS), column, np.nan)
-
-
 def _power(
     machine: Machine, origin: Origin, measured: Measured, run: FreeRun, first: int, last: int
 ) -> tuple[float | None, str]:  # fmt: skip
@@ -138,7 +134,8 @@ def _power(
     if origin.driven == "power":
         run = free_run(machine, origin, measured, by_load=True)
     given = recorded[first:last]
-    counted = np.isfinite(given) & (given >= LEAST_WATTS)
+    told = run.watts[part][first:last]
+    counted = np.isfinite(given) & np.isfinite(told) & (given >= LEAST_WATTS)
     if not np.any(counted):
         return None, f"no recorded power reaches {LEAST_WATTS:g} W"
-    return float(np.mean(np.abs(run.watts[part][first:last][counted] - given[counted]) / given[counted])), ""
+    return float(np.mean(np.abs(told[counted] - given[counted]) / given[counted])), ""
