@@ -83,8 +83,8 @@ def judge(
     known = sum(int(np.count_nonzero(believed[piece])) for piece in pieces if piece.start < piece.stop)
     if known < FEWEST_JUDGED:
         raise RecordingError(
-            f"{measured.recording.name}: {known} readings without a gap lie from {from_share:.0%} to {to_share:.0%} of it; "
-            f"{FEWEST_JUDGED} are needed at least; judge a longer part"
+            f"{measured.recording.name}: {known} readings without a gap lie from {from_share:.0%} to "
+            f"{to_share:.0%} of it; {FEWEST_JUDGED} are needed at least; judge a longer part"
         )
     if isinstance(ambient, float):
         machine = replace(machine, ambient_celsius=ambient, ambient_steps=())
