@@ -92,13 +92,15 @@ def run(
     law: str | None = None,
     settings: Mapping[str, Setting] | None = None,
     controller: MakeController | None = None,
+    machine: str | Path | None = None,
 ) -> Run:
     """Run a scenario and keep everything in memory.
 
     `scenario` is the name of a shipped one or a TOML file, `duration` in seconds, `settings` any of the scenario's keys
     (`{"heartbeat.words": 256}`). `backend` is `simulated`, `lockstep` or `linux`; the last reads the machine below
     `root` (default `/`) in wall time, and writes to it only with `act`. `controller` makes a controller of your own
-    from the scenario and the outputs' limits; left out, the scenario says which.
+    from the scenario and the outputs' limits; left out, the scenario says which. `machine` is a shipped machine or a
+    machine file, in place of the scenario's own.
 
     Raises `ScenarioError` with everything that is wrong, and `ValueError` for a backend that is not there.
     """
@@ -108,6 +110,7 @@ def run(
     from twin.control.choose import make_controller
     from twin.fingerprint.run import run_fingerprint
     from twin.loop import Loop
+    from twin.machines import load_machine
     from twin.record.memory import MemoryRecorder
     from twin.world.trace import load_trace
 
@@ -123,7 +126,8 @@ def run(
         )
         if value is not None
     }
-    chosen = load(str(scenario), _overrides({**(settings or {}), **named}))
+    table = None if machine is None else load_machine(str(machine)).table
+    chosen = load(str(scenario), _overrides({**(settings or {}), **named}), table)
     source = find(str(scenario))
     inputs = input_digests(chosen, source)
     path, weights = trace_path(chosen, source), checkpoint_path(chosen, source)
@@ -132,11 +136,11 @@ def run(
         # In wall time a kernel that is compiled in the middle of a run would make a tick late.
         warm_up(chosen, trace)
     with ExitStack() as stack:
-        machine = stack.enter_context(opened(backend, chosen, None if root is None else Path(root), act, trace))
-        hardware = machine.hardware
+        opened_backend = stack.enter_context(opened(backend, chosen, None if root is None else Path(root), act, trace))
+        hardware = opened_backend.hardware
         make = controller or partial(make_controller, checkpoint=weights)
         recorder = MemoryRecorder(chosen, hardware.sensors, hardware.limits)
-        loop = Loop(machine.env, hardware, chosen, make(chosen, hardware.limits), recorder)
+        loop = Loop(opened_backend.env, hardware, chosen, make(chosen, hardware.limits), recorder)
         loop.run()
         recorded = recorder.close()
     digests = run_digests(chosen, inputs, recorded)

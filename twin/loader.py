@@ -13,7 +13,7 @@ from dataclasses import asdict
 from hashlib import blake2b
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twin.explain import Flaw, misfits, shortened, unfit
 from twin.record.keep import ALLOWED, Keep
@@ -22,6 +22,9 @@ from twin.wiring import fault_targets, wiring
 
 _CONFIG_PATTERN = re.compile(r"[01](_[01]){5}")
 _FACTORY_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+ROOM = ("ambient_celsius", "ambient_steps")
+"""Keys of a machine that tell about the air around it."""
+Schema = TypeVar("Schema")
 REFERENCE_WORDS = 1_024
 """The reference law counts every pair of words, so there must not be too many."""
 
@@ -64,30 +67,44 @@ def find(name_or_path: str) -> Path:
     raise ScenarioError(name_or_path, [f"{what}{hint}; shipped are {', '.join(known)}; or name a .toml file"])
 
 
-def load(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
-    """Read, override and check a scenario. `overrides` are `key.path=value`, the value as TOML would have it."""
+def load(name_or_path: str, overrides: Iterable[str] = (), machine: Mapping[str, Any] | None = None) -> Scenario:
+    """Read, override and check a scenario. `overrides` are `key.path=value`, the value as TOML would have it.
+
+    `machine` is a `[machine]` table (of `twin.machines`) in place of the scenario's own.
+    """
     path = find(name_or_path)
+    return parse(read_text(path), str(path), overrides, machine)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, which must be UTF-8. Raises `ScenarioError`."""
     raw = b""
     try:
         raw = path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except OSError as error:
         mend = "check its permissions (ls -l)"
         raise ScenarioError(str(path), [f"cannot be read: {error.strerror}; {mend}"]) from error
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ScenarioError(str(path), [f"is not UTF-8 text (line {line}); save it as UTF-8"]) from error
-    return parse(text, str(path), overrides)
 
 
-def parse(text: str, where: str, overrides: Iterable[str] = ()) -> Scenario:
-    """A checked scenario from TOML text. Raises `ScenarioError` with every problem."""
-    data = _toml(text, where)
+def parse(text: str, where: str, overrides: Iterable[str] = (), machine: Mapping[str, Any] | None = None) -> Scenario:
+    """A checked scenario from TOML text, on `machine` instead of its own if that is given.
+
+    What the scenario says of the room (`ROOM`) holds for any machine. Raises `ScenarioError` with every problem.
+    """
+    data = toml_data(text, where)
     data.setdefault("name", Path(where).stem[:64])
+    if machine is not None:
+        own = data.get("machine", {})
+        room = {key: value for key, value in own.items() if key in ROOM} if isinstance(own, dict) else {}
+        data["machine"] = copy.deepcopy(dict(machine)) | room
     items = tuple(overrides)
     problems = [problem for item in items if (problem := _override(data, item))]
-    scenario, flaws = _build(data)
-    found = [flaw.words for flaw in flaws] + _contradictions(scenario, {flaw.location[0] for flaw in flaws})
+    scenario, flaws = build(data, Scenario)
+    found = [flaw.words for flaw in flaws] + contradictions(scenario, {flaw.location[0] for flaw in flaws})
     given = tuple(re.sub(r"\.([0-9]+)", r"[\1]", item.partition("=")[0]) for item in items)
     problems += [f"{words} (from the command line)" if words.startswith(given) else words for words in found]
     if problems:
@@ -99,7 +116,7 @@ def to_toml(scenario: Scenario) -> str:
     """The complete scenario, every default written out; `parse` gives the same scenario back."""
     import tomli_w
 
-    return tomli_w.dumps(_without_none(asdict(scenario)))
+    return tomli_w.dumps(without_none(asdict(scenario)))
 
 
 def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str = "") -> bytes:
@@ -170,7 +187,8 @@ def file_digest(path: Path) -> str:
     return blake2b(path.read_bytes(), digest_size=32).hexdigest()
 
 
-def _toml(text: str, where: str) -> dict[str, Any]:
+def toml_data(text: str, where: str) -> dict[str, Any]:
+    """What a TOML text says. Raises `ScenarioError` where it is none."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -232,14 +250,14 @@ def _is_entry(entries: list[Any], part: str) -> bool:
 
 @functools.cache
 def _defaults() -> Any:
-    return _without_none(asdict(Scenario()))
+    return without_none(asdict(Scenario()))
 
 
-def _build(data: Mapping[str, Any]) -> tuple[Scenario, list[Flaw]]:
-    """The scenario, and what is wrong; what is wrong counts as if its whole section had been left out."""
+def build(data: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema, list[Flaw]]:
+    """A `schema`, whose sections have defaults, and what is wrong; that counts as a section left out."""
     from pydantic import TypeAdapter, ValidationError
 
-    adapter = TypeAdapter(Scenario)
+    adapter = TypeAdapter(schema)
     flaws = unfit(data)
     while True:
         wrong = {flaw.location[0] for flaw in flaws}
@@ -248,21 +266,22 @@ def _build(data: Mapping[str, Any]) -> tuple[Scenario, list[Flaw]]:
             # Through JSON, because only there strict validation takes arrays for tuples.
             return adapter.validate_json(json.dumps(right)), flaws
         except ValidationError as error:
-            flaws += misfits(error.errors(include_url=False))
+            flaws += misfits(error.errors(include_url=False), schema)
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """`value` without what is None, which TOML cannot say."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
+        return [without_none(item) for item in value]
     return value
 
 
 # --- what a type cannot say -------------------------------------------------------------------------------------------
 
 
-def _contradictions(scenario: Scenario, wrong: set[str | int]) -> list[str]:
+def contradictions(scenario: Scenario, wrong: set[str | int]) -> list[str]:
     """What does not go together, as far as the sections that it is about are right by themselves."""
     found = []
     for sections, check in (

@@ -18,6 +18,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from twin import __version__
+from twin.cli.fitting import add_fitting
+from twin.cli.texts import file as _file
+from twin.cli.texts import folder as _folder
+from twin.cli.texts import seconds as _seconds
+from twin.cli.texts import there as _there
+from twin.cli.texts import whole as _whole
 
 DONE, ANSWER_IS_NO, BAD_INPUT, FAILED = 0, 1, 2, 3
 BACKENDS = ("simulated", "linux", "lockstep")
@@ -68,7 +74,7 @@ def _status_of(error: Exception) -> int:
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
         "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
-        "RewardError", "CheckpointError", "PlanError", "ExperimentError",
+        "RewardError", "CheckpointError", "PlanError", "ExperimentError", "RecordingError",
     }  # fmt: skip
     # A checkpoint that a full disk refuses is no mistake of whoever asked for it.
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
@@ -143,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "scenario", metavar="SCENARIO", help="a shipped scenario (twin scenarios lists them) or a TOML file"
     )
+    run.add_argument(
+        "--machine", metavar="MACHINE", type=_file, help="a shipped machine or a machine file, not the scenario's own"
+    )
     run.add_argument("--backend", choices=BACKENDS, default="simulated", help="which machine (default: simulated)")
     run.add_argument(
         "--root", metavar="DIR", type=_folder, help="folder that holds sys and proc (linux: default /; lockstep: kept)"
@@ -199,19 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     pool.add_argument("--records", metavar="N", type=_whole, default=5, help="telemetry records (default: 5)")
     pool.add_argument("--watch", metavar="SECONDS", type=_seconds, help="again every so often, while the run goes on")
 
-    validate = add("validate", "replay a recorded heartbeat through the reference law")
-    validate.add_argument("machine", choices=("heartbeat",), help="what is validated")
-    validate.add_argument("trace", metavar="TICKS", help="the recorded ticks, CSV or CSV.gz")
-    validate.add_argument("--t0-ns", metavar="N", type=_whole, default=10_000, help="nominal interval (default: 10000)")
-    validate.add_argument(
-        "--inference-ticks", metavar="N", type=_whole, default=1_000, help="ticks between inferences (default: 1000)"
-    )
-    validate.add_argument(
-        "--cv-threshold", metavar="X", type=float, default=0.15, help="when predictions vary too much (default: 0.15)"
-    )
-    validate.add_argument(
-        "--temporal-threshold", metavar="X", type=float, default=0.5, help="when decay is slow (default: 0.5)"
-    )
+    add_fitting(add)
 
     train = add("train", "let the optimizer learn in simulation, over scenarios and seeds; goes on where it stopped")
     train.add_argument("scenario", metavar="SCENARIO", nargs="+", help="shipped scenarios or TOML files")
@@ -253,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", metavar="DIR", help="the directory of an experiment or of a run")
     report.add_argument("--out", metavar="DIR", type=_folder, help="where to (default: report/ in that directory)")
 
-    add("scenarios", "list the scenarios that are shipped")
+    add("scenarios", "list the scenarios and machines that are shipped")
 
     benchmark = add("benchmark", "measure speed, each figure beside a reference from the same process")
     benchmark.add_argument(
@@ -265,47 +262,3 @@ def _parser() -> argparse.ArgumentParser:
         "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and proc (default: /)"
     )
     return parser
-
-
-def _folder(text: str) -> str:
-    """The name of a folder, which need not be there."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name of a folder is needed, . is the one you are in")
-    return text
-
-
-def _file(text: str) -> str:
-    """The name of a file, which need not be there."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name of a file is needed")
-    return text
-
-
-def _there(text: str) -> str:
-    """The name of a folder that is there."""
-    try:
-        there = Path(_folder(text)).is_dir()
-    except OSError:
-        there = False
-    if not there:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a folder; name one that holds sys and proc")
-    return text
-
-
-def _whole(text: str) -> int:
-    """A whole number; the scenario says which ones it takes."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a whole number") from None
-
-
-def _seconds(text: str) -> float:
-    """A positive number of seconds, down to a millisecond."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.001 <= value <= 1e7:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.001 to 10000000")
-    return value

@@ -28,8 +28,9 @@ from twin.control.view import Controller
 from twin.fingerprint.run import MOST_TICKS, run_fingerprint
 from twin.fingerprint.run import warm_up as warm_up_fingerprint
 from twin.kernels import Integers
-from twin.loader import canonical, checkpoint_path, find, input_digests, load, to_toml, trace_path
+from twin.loader import ScenarioError, canonical, checkpoint_path, find, input_digests, load, to_toml, trace_path
 from twin.loop import Loop
+from twin.machines import load_machine
 from twin.record import rundir
 from twin.record.digest import run_digest
 from twin.record.files import RecordInputError, make_folder, write_atomic, write_json
@@ -47,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     """Run, record, and say what happened."""
     _check_options(options)
     source = find(options.scenario)
-    scenario = load(options.scenario, _overrides(options))
+    scenario = _load(options)
     trace_file, weights = trace_path(scenario, source), checkpoint_path(scenario, source)
     trace = None if trace_file is None or scenario.workload.trace is None else _load_trace(trace_file, scenario)
     root = None if options.root is None else Path(options.root)
@@ -67,6 +68,18 @@ def main(options: argparse.Namespace) -> int:
             result = _record(options, scenario, backend, controller, directory, trace, inputs)
     _report(options, result)
     return INTERRUPTED if result.pop("stopped") else DONE
+
+
+def _load(options: argparse.Namespace) -> Scenario:
+    """The scenario, on the machine that was named, if one was."""
+    if options.machine is None:
+        return load(options.scenario, _overrides(options))
+    machine = load_machine(options.machine).table
+    try:
+        return load(options.scenario, _overrides(options), machine)
+    except ScenarioError as error:
+        # Whatever names a part of the scenario's own machine may be wrong on another one.
+        raise ScenarioError(f"{error.where} on the machine {options.machine}", error.problems) from None
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -1,94 +1,115 @@
-"""`twin validate heartbeat`: a recorded heartbeat, replayed through the reference law."""
+"""`twin validate`: a machine judged by a recording, or a recorded heartbeat replayed through the reference law."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from twin.cli import ANSWER_IS_NO, DONE, InputError, output
-from twin.heart.recorded import RecordingError, Settings, Verdict, judge, read_rows
-
-GZIP = b"\x1f\x8b"
 
 
 def main(options: argparse.Namespace) -> int:
-    """Say how many transitions were judged and how many of them the law does not give."""
-    if options.machine != "heartbeat":
-        raise InputError(f"there is no validation of {options.machine!r}; allowed is heartbeat")
-    settings = Settings(
-        t0_ns=_within("--t0-ns", options.t0_ns),
-        inference_ticks=_within("--inference-ticks", options.inference_ticks),
-        cv_threshold=_finite("--cv-threshold", options.cv_threshold),
-        temporal_threshold=_finite("--temporal-threshold", options.temporal_threshold),
-    )
-    path = Path(options.trace)
-    try:
-        with _opened(path) as text:
-            verdict = judge(read_rows(csv.reader(text, strict=True)), settings)
-    except RecordingError as error:
-        raise InputError(f"{path}: {error}") from None
+    """Judge, and say whether the machine still matches."""
+    if options.machine == "heartbeat":
+        from twin.cli import validate_heartbeat
+
+        return validate_heartbeat.main(options)
+    return _machine(options)
+
+
+def _machine(options: argparse.Namespace) -> int:
+    from twin.calibrate.drift import drift
+    from twin.calibrate.validation import judge
+    from twin.cli.recordings import draw, recordings
+    from twin.machines import load_machine
+
+    if options.from_percent >= options.to_percent:
+        raise InputError(f"--from-percent {options.from_percent:g}: must be below --to-percent {options.to_percent:g}")
+    if options.max_rmse is not None and options.max_rmse <= 0.0:
+        raise InputError(f"--max-rmse {options.max_rmse:g}: must be above 0")
+    ambient = _ambient(options.ambient)
+    loaded = load_machine(options.machine)
+    machine, origin = loaded.file.machine, loaded.file.origin
+    if options.kind is not None:
+        origin = replace(origin, kind=options.kind)
+        if options.kind == "gpu" and not machine.gpu.enabled:
+            raise InputError(f"--kind gpu: the machine {options.machine} has no GPU")
+    (measured,) = recordings(options, [options.trace], origin.kind, machine)
+    with output.Progress(options, f"{Path(options.trace).name} on {machine.name}", 2, "steps") as progress:
+        judged = judge(
+            machine, origin, measured,
+            from_share=options.from_percent / 100.0, to_share=options.to_percent / 100.0, ambient=ambient,
+        )  # fmt: skip
+        progress.reached(1)
+        verdict = drift(
+            judged.machine, origin, measured, judged.first, judged.last, judged.run.celsius[judged.sensor]
+        )  # fmt: skip
+    if options.plot:
+        draw(options.plot, f"{machine.name} along {measured.recording.name}", [(measured, judged)])
+    result = {
+        "machine": machine.name,
+        "trace": options.trace,
+        **judged.figures(),
+        "from_percent": options.from_percent,
+        "to_percent": options.to_percent,
+        "columns": dict(measured.columns),
+        "matches": verdict.matches,
+        "drift": {**asdict(verdict), "summary": verdict.words()},
+    }
     if options.json:
-        output.print_json(asdict(verdict))
-    else:
-        _print(path, verdict)
-    return ANSWER_IS_NO if verdict.l7_mismatches or verdict.l8_mismatches else DONE
+        output.print_json(result)
+    elif not options.quiet:
+        _print(result)
+    above = options.max_rmse is not None and judged.errors.rmse_celsius > options.max_rmse
+    return ANSWER_IS_NO if above else DONE
 
 
-def _within(name: str, value: int) -> int:
-    if not 1 <= value < 1 << 63:
-        raise InputError(f"{name} is {value}; allowed are whole numbers from 1 to {(1 << 63) - 1}")
-    return value
+def _ambient(text: str | None) -> float | str | None:
+    if text in (None, "free"):
+        return text
+    from twin.cli.texts import finite
 
-
-def _finite(name: str, value: float) -> float:
-    if not -1e300 <= value <= 1e300:
-        raise InputError(f"{name} is {value}; allowed are numbers, those of the recorded machine are 0 to 2")
-    return value
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
-    """A recording as text, decompressed when it is compressed; whatever is wrong with its bytes is bad input."""
     try:
-        with path.open("rb") as file:
-            compressed = file.read(len(GZIP)) == GZIP
-            file.seek(0)
-            if path.suffix == ".gz" and not compressed:
-                raise InputError(f"{path}: not a gzip file, as its name says; compress it, or take .gz off its name")
-            with io.TextIOWrapper(gzip.GzipFile(fileobj=file) if compressed else file, "utf-8-sig", newline="") as text:
-                yield text
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise InputError(f"{path}: there is no such file; name a recording, a CSV file or one in gzip") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text; a recording is a CSV file or one in gzip") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
+        value = finite(str(text))
+    except argparse.ArgumentTypeError:
+        value = float("inf")
+    if not -60.0 <= value <= 200.0:
+        raise InputError(f"--ambient {text}: allowed are free, and numbers from -60 to 200 (C)")
+    return value
 
 
-def _print(path: Path, verdict: Verdict) -> None:
+def _print(result: dict[str, Any]) -> None:
+    rows = [
+        (name, *(f"{each[key]:.2f}" for key in ("rmse_celsius", "max_error_celsius", "mae_celsius", "bias_celsius")),
+         f"{each['samples']:,}")
+        for name, each in result["sensors"].items()
+    ]  # fmt: skip
     output.print_table(
-        str(path),
-        ("loop", "judged", "mismatches"),
-        [
-            ("L7 interval", f"{verdict.l7_transitions} transitions", str(verdict.l7_mismatches)),
-            ("L8 mode", f"{verdict.l8_ticks} ticks", str(verdict.l8_mismatches)),
-        ],
+        f"{result['machine']} along {result['trace']}, from {result['from_percent']:g} to {result['to_percent']:g} %",
+        ("sensor", "RMSE \u00b0C", "worst \u00b0C", "mean \u00b0C", "bias \u00b0C", "readings"),
+        rows,
     )
-    if verdict.mismatches:
-        output.print_table(
-            "First mismatches",
-            ("loop", "line", "tick", "column", "recorded", "expected"),
-            [
-                (wrong.loop, str(wrong.line), str(wrong.tick_number), wrong.column, str(wrong.recorded), wrong.expected)
-                for wrong in verdict.mismatches
-            ],
+    drift = result["drift"]
+    mape = result["power_mape"]
+    facts = [
+        (
+            "power",
+            f"not known: {result['power_mape_reason']}" if mape is None else f"{mape * 100.0:.1f} % off on average",
+        ),
+        ("room", f"{result['ambient_celsius']:.1f} \u00b0C"),
+        ("verdict", drift["summary"]),
+    ]
+    if drift["ratio"] is not None:
+        chance = f"{drift['confidence']:.0%}, {drift['independent_samples']:.0f} independent errors"
+        told = (
+            f"mean square {drift['ratio']:.2f} times that of the fit; up to {drift['bound']:.2f} is chance ({chance})"
         )
+        facts.append(("test", told))
+    facts += [
+        (each["parameter"].replace("_", " "), f"{each['change']:+.1f} C" if each["unit"] == "C" else
+         f"{each['change'] * 100.0:+.0f} %, explains {each['explains'] * 100.0:.0f} %")
+        for each in drift["changes"]
+    ]  # fmt: skip
+    output.print_table("What that means", ("", ""), facts)

@@ -1,0 +1,232 @@
+"""The text of a recording as a table: encodings, delimiters, comments, decimal commas; numbers and times in cells."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from twin.calibrate.recording import RecordingError
+
+DELIMITERS = ",;\t|"
+_GZIP = b"\x1f\x8b"
+_MISSING = {"", "nan", "n/a", "na", "-", "--", "null", "none", "[n/a]", "not available", "[not supported]", "?", "nil"}
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,'][0-9]+)*[.,]?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
+_CLOCK = re.compile(r"([0-9]{1,4}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?\s*([AaPp][Mm])?")
+_DATE = re.compile(r"([0-9]{1,4})([./-])([0-9]{1,2})\2([0-9]{1,4})[.,]?(?:[T\s]+(\S.*))?")
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: the names of its columns, and rows with the lines they stand in.
+
+    `decimal_comma` says that a single comma in a number is its decimal mark.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+    decimal_comma: bool = False
+
+
+def read_table(path: Path) -> Table:
+    """The table in a CSV file, compressed or not. Raises `RecordingError` when there is none, and `OSError`."""
+    text = _decoded(path)
+    lines = text.splitlines()
+    if not "".join(lines).strip():
+        raise RecordingError(
+            f"{path}: the file is empty; a header with the names of columns and a row a sample are needed"
+        )
+    comments = {place for place, line in enumerate(lines) if line.lstrip().startswith(("#", "//"))}
+    kept = [(place, line) for place, line in enumerate(lines) if line.strip() and place not in comments]
+    if kept and re.fullmatch(r"sep=.?", kept[0][1].strip(), re.IGNORECASE):
+        kept = kept[1:]
+    if not kept:
+        raise RecordingError(f"{path}: there are only comments; a header and a row a sample are needed")
+    if not _is_header(kept[0][1]) and comments:
+        # The names of the columns in the comment above the numbers.
+        above = max((place for place in comments if place < kept[0][0]), default=None)
+        if above is not None:
+            kept.insert(0, (above, lines[above].lstrip(" #/")))
+    delimiter = _delimiter([line for _, line in kept[:50]])
+    reader = csv.reader((line for _, line in kept), delimiter=delimiter, skipinitialspace=True, strict=False)
+    try:
+        parsed = [tuple(cell.strip() for cell in cells) for cells in reader]
+    except csv.Error as error:
+        raise RecordingError(f"{path}: not a CSV file ({error}); save it as one") from None
+    if len(parsed) != len(kept):
+        raise RecordingError(f"{path}: a quotation mark is never closed; mend the line, or take the quotes off")
+    header = parsed[0]
+    if not any(re.search(r"[A-Za-z]", name) for name in header):
+        where = f"{path}, line {kept[0][0] + 1}"
+        raise RecordingError(f"{where}: no names of columns are there ({', '.join(header)[:60]}); "
+                             "write a header line, for example t_s,cpu_temp_c,cpu_load")  # fmt: skip
+    rows, numbers, wrong = [], [], []
+    for (place, _), cells in zip(kept[1:], parsed[1:], strict=True):
+        if cells == header:
+            # Some loggers end with the header again, and lines about devices.
+            break
+        if len(cells) == len(header) + 1 and cells[-1] == "":
+            cells = cells[:-1]
+        if len(cells) != len(header):
+            wrong.append((place + 1, len(cells)))
+        else:
+            rows.append(cells)
+            numbers.append(place + 1)
+    if wrong and wrong[-1][0] == kept[-1][0] + 1 and len(wrong) == 1 and wrong[0][1] < len(header):
+        # The logger was killed within the last line.
+        wrong = []
+    if wrong:
+        line, count = wrong[0]
+        more = f" (and {len(wrong) - 1} lines more)" if len(wrong) > 1 else ""
+        raise RecordingError(f"{path}, line {line}: {count} cells, and the header has {len(header)}{more}; mend the "
+                             "lines, or cut them off")  # fmt: skip
+    if not rows:
+        raise RecordingError(f"{path}: there are no samples below the header; a row a sample is needed")
+    return Table(header, tuple(rows), tuple(numbers), _decimal_comma(rows, delimiter))
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith(_GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise RecordingError(f"{path}: the gzip file is damaged ({error}); fetch it again") from None
+    elif path.suffix == ".gz" and data:
+        raise RecordingError(f"{path}: not a gzip file, as its name says; compress it, or take .gz off its name")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data[:4_096]:
+        raise RecordingError(f"{path}: not a text; a recording is a CSV file or one in gzip")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _is_header(line: str) -> bool:
+    return any(re.match(r"\s*[\"']?[A-Za-z]{2}|\s*t\b", cell) for cell in re.split("[,;\t|]", line))
+
+
+def _decimal_comma(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """Whether commas in numbers are decimal marks: told by those that cannot group thousands, and by points."""
+    point = False
+    for cells in rows:
+        for cell in cells:
+            if "," in cell and re.fullmatch(r"[+-]?[0-9.]*,[0-9]+", cell):
+                if not re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell):
+                    return True
+            elif "." in cell and re.fullmatch(r"[+-]?[0-9,]*[.][0-9]+", cell):
+                point = True
+    return delimiter != "," and not point
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The delimiter that cuts most lines into as many cells as the header has."""
+
+    def score(delimiter: str) -> tuple[int, int]:
+        counts = [len(next(csv.reader([line], delimiter=delimiter), [])) for line in lines]
+        return (sum(count in (counts[0], counts[0] + 1) for count in counts) if counts[0] > 1 else 0, counts[0])
+
+    # A decimal comma cuts lines as well, but never into as many cells as the header has.
+    return max(DELIMITERS, key=lambda delimiter: (*score(delimiter), -DELIMITERS.index(delimiter)))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is no value."""
+    return text.strip().lower() in _MISSING
+
+
+def number(text: str, decimal_comma: bool) -> tuple[float, str] | None:
+    """The number in a cell and the unit behind it (empty: none); None when it is no number.
+
+    `decimal_comma` says that a single comma is a decimal mark, as in files whose delimiter is something else.
+    """
+    text = text.strip().replace("\u00a0", " ").replace("\u2212", "-")
+    found = _NUMBER.match(text)
+    if found is None:
+        return None
+    digits = found[0].replace("'", "")
+    last_comma, last_point = digits.rfind(","), digits.rfind(".")
+    if last_comma >= 0 and last_point >= 0:
+        thousands = "." if last_comma > last_point else ","
+        digits = digits.replace(thousands, "").replace(",", ".")
+    elif last_comma >= 0:
+        grouped = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+", digits) is not None
+        many = digits.count(",") > 1
+        if many and not grouped:
+            return None
+        digits = digits.replace(",", "") if many or (grouped and not decimal_comma) else digits.replace(",", ".")
+    elif digits.count(".") > 1:
+        if not re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+", digits):
+            return None
+        digits = digits.replace(".", "")
+    return float(digits), text[found.end() :].strip().lower()
+
+
+def clock_seconds(text: str) -> float | None:
+    """Seconds since midnight (or of a duration) of hh:mm[:ss[.f]], with AM and PM; None when it is none."""
+    found = _CLOCK.fullmatch(text.strip())
+    if found is None:
+        return None
+    hours, minutes, seconds = int(found[1]), int(found[2]), int(found[3] or 0)
+    if minutes > 59 or seconds > 60:
+        return None
+    if found[5]:
+        if not 1 <= hours <= 12:
+            return None
+        hours = hours % 12 + (12 if found[5].lower() == "pm" else 0)
+    return hours * 3_600.0 + minutes * 60.0 + seconds + float(f"0.{found[4] or 0}")
+
+
+def date_seconds(text: str, day_first: bool) -> float | None:
+    """Seconds since 1970 of a date with or without a time of day; None when it is none.
+
+    Year-month-day, day.month.year, and with slashes or dashes `day_first` decides where both could be.
+    """
+    text = text.strip()
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return None
+    first, mark, second, third = found[1], found[2], found[3], found[4]
+    if len(first) == 4:
+        year, month, day = int(first), int(second), int(third)
+    elif mark == "." or day_first or int(first) > 12:
+        year, month, day = int(third), int(second), int(first)
+    else:
+        year, month, day = int(third), int(first), int(second)
+    rest, shift = found[5] or "", 0.0
+    zone = re.search(r"(Z|[+-][0-9]{2}:?[0-9]{2})$", rest)
+    if zone:
+        rest = rest[: zone.start()]
+        if zone[1] != "Z":
+            hours, minutes = int(zone[1][1:3]), int(zone[1][-2:])
+            shift = (hours * 3_600.0 + minutes * 60.0) * (-1.0 if zone[1][0] == "-" else 1.0)
+    clock = 0.0 if not rest.strip() else clock_seconds(rest)
+    if clock is None:
+        return None
+    try:
+        moment = datetime(year + 2_000 if year < 100 else year, month, day)
+    except ValueError:
+        return None
+    days = (moment - datetime(1970, 1, 1)) / timedelta(days=1)
+    return days * _DAY_SECONDS + clock - shift
+
+
+def unwrapped(seconds: list[float]) -> list[float]:
+    """Times of day that go on after midnight."""
+    found: list[float] = []
+    days = 0.0
+    for place, now in enumerate(seconds):
+        if place and now < seconds[place - 1] - _DAY_SECONDS / 2.0 and seconds[place - 1] < _DAY_SECONDS:
+            days += _DAY_SECONDS
+        found.append(now + days)
+    return found

@@ -1,0 +1,190 @@
+"""`twin calibrate`: a machine fitted to recordings of a real one, or the lateness of a recorded heartbeat."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twin.cli import DONE, InputError, output
+
+if TYPE_CHECKING:
+    from twin.calibrate.calibrated import Fitter
+    from twin.calibrate.recording import Recording
+    from twin.machines import Kind, MachineFile
+
+MOST_HOLDOUT = 0.9
+
+
+def main(options: argparse.Namespace) -> int:
+    """Fit, write the file, and say what the data tell and what they do not."""
+    if options.lateness is not None or options.trace[:1] == ["heartbeat"]:
+        return _lateness(options)
+    return _machine(options)
+
+
+def fitter() -> Fitter:
+    """The fit; looked up here so that whoever only wants lateness need not load it."""
+    fits, machines, powers = (
+        importlib.import_module(f"twin.calibrate.{name}") for name in ("fit", "machine", "power")
+    )  # fmt: skip
+    from twin.calibrate.calibrated import Calibrated
+
+    def fitted(recordings: Sequence[Recording], kind: Kind, holdout: float) -> Calibrated:
+        found = fits.fit(recordings, kind, fitted_share=1.0 - holdout)
+        power = powers.fit_power(recordings, found.problem.used) if found.shape.driven == "power" else None
+        return Calibrated(
+            machine=machines.machine(found, kind, power),
+            driven=found.shape.driven,
+            lead_seconds=found.lead_seconds,
+            parameters=found.parameters,
+            together=found.together,
+        )
+
+    return fitted
+
+
+def _machine(options: argparse.Namespace) -> int:
+    from twin.calibrate.calibrated import judged, machine_file, unseen
+    from twin.calibrate.reader import identifiable
+    from twin.calibrate.recording import RecordingError
+    from twin.cli.recordings import draw, recordings
+    from twin.machines import machine_toml
+    from twin.record.files import write_atomic
+
+    _check(options)
+    measured = recordings(options, options.trace, options.kind)
+    untold = identifiable([each.recording for each in measured])
+    if untold:
+        raise RecordingError("\n".join(untold))
+    holdout = options.holdout
+    with output.Progress(options, f"fitting {len(measured)} recordings", 2, "steps") as progress:
+        fit = fitter()([each.recording for each in measured], options.kind, holdout)
+        progress.reached(1, "judging")
+        judgements = judged(fit, options.kind, measured, holdout)
+    name = options.name or (Path(options.out).stem[:64] if options.out else options.kind)
+    source = options.source or ", ".join(each.recording.name for each in measured)[:4_096]
+    file = machine_file(
+        fit, options.kind, name, source, options.licence or "not stated", command_of(options),
+        unseen(measured, judgements) if holdout > 0.0 else None,
+    )  # fmt: skip
+    text = machine_toml(file)
+    if options.out:
+        write_atomic(Path(options.out), text.encode())
+    if options.plot:
+        draw(options.plot, f"{name} along its recordings", list(zip(measured, judgements, strict=True)))
+    result = {
+        "machine": name,
+        "kind": options.kind,
+        "out": options.out,
+        "driven": fit.driven,
+        "lead_seconds": fit.lead_seconds,
+        "holdout": holdout,
+        "parameters": [asdict(each) for each in file.origin.parameters],
+        "unidentified": [
+            {"name": each.name, "recording": each.recording, "why": each.unknown}
+            for each in file.origin.parameters
+            if each.unknown
+        ],
+        "together": [list(pair) for pair in fit.together],
+        "unseen": None if file.origin.unseen is None else asdict(file.origin.unseen),
+        "recordings": [
+            {"name": each.recording.name, "columns": dict(each.columns), **judgement.figures()}
+            for each, judgement in zip(measured, judgements, strict=True)
+        ],
+        "toml": None if options.out else text,
+    }
+    if options.json:
+        output.print_json(result)
+    elif options.out is None:
+        print(text, end="")
+    elif not options.quiet:
+        _print(result, file)
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    wrong = []
+    if not options.trace:
+        wrong.append("a TRACE is needed: a CSV file, or the directory of a run")
+    if options.kind is None:
+        wrong.append("--kind is needed: cpu, gpu, board or laptop")
+    if not 0.0 <= options.holdout <= MOST_HOLDOUT:
+        wrong.append(f"--holdout {options.holdout:g}: allowed are shares from 0 to {MOST_HOLDOUT:g}")
+    if options.out and any(Path(options.out) == Path(trace) for trace in options.trace):
+        wrong.append(f"--out {options.out}: is one of the recordings; name another file")
+    if options.out and not Path(options.out).parent.is_dir():
+        wrong.append(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it first")
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command that makes the same file again."""
+    words = ["twin", "calibrate", *options.trace, "--kind", options.kind]
+    for flag, items in (("--map", options.map), ("--where", options.where)):
+        for item in items:
+            words += [flag, item]
+    named = ("device", "split", "name", "source", "licence", "out")
+    for flag, value in ((f"--{name}", getattr(options, name)) for name in named):
+        if value is not None:
+            words += [flag, str(value)]
+    if options.holdout != 0.4:
+        words += ["--holdout", f"{options.holdout:g}"]
+    return shlex.join(words)[:4_096]
+
+
+def _print(result: dict[str, Any], file: MachineFile) -> None:
+    rows = [
+        (each.name + (f" ({each.recording})" if each.recording else ""), f"{each.value:.4g} {each.unit}".rstrip(),
+         "" if each.low is None or each.high is None else f"{each.low:.4g} to {each.high:.4g}", each.unknown)
+        for each in file.origin.parameters
+    ]  # fmt: skip
+    output.print_table(f"{result['machine']}, heated by {result['driven']}",
+                       ("parameter", "value", "95 % interval", "not told by the data, because"), rows)  # fmt: skip
+    rows = [
+        (each["name"], *(f"{each[key]:.2f}" for key in ("rmse_celsius", "max_error_celsius", "bias_celsius")))
+        for each in result["recordings"]
+    ]
+    part = (
+        f"the last {result['holdout']:.0%}, which the fit did not see" if result["holdout"] > 0.0 else "what was fitted"
+    )
+    output.print_table(f"Errors on {part}", ("recording", "RMSE \u00b0C", "worst \u00b0C", "bias \u00b0C"), rows)
+    for one, other in result["together"]:
+        print(f"Told only together: {one} and {other}")
+    print(f"Written to {result['out']}")
+
+
+# --- lateness ---------------------------------------------------------------------------------------------------------
+
+
+def _lateness(options: argparse.Namespace) -> int:
+    from twin.calibrate.cells import read_table
+    from twin.calibrate.lateness import fit_lateness, lateness_toml
+    from twin.clock import ModelledLateness
+    from twin.record.files import write_atomic
+
+    given = [*options.trace[1:], *([] if options.lateness is None else [options.lateness])]
+    if len(given) != 1:
+        raise InputError("twin calibrate heartbeat TICKS takes one recording, a CSV file of ticks; name one")
+    path = Path(given[0])
+    try:
+        table = read_table(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; name a recording, a CSV file or one in gzip"
+        ) from None
+    fit = fit_lateness(table.header, table.rows, table.lines, str(path))
+    text = lateness_toml(fit)
+    if options.out:
+        write_atomic(Path(options.out), text.encode())
+    if options.json:
+        output.print_json({**asdict(fit), "probabilities": ModelledLateness.PROBABILITIES, "toml": text})
+    elif not options.quiet:
+        told = f"{fit.ticks} ticks, {fit.early} of them early (taken as punctual), {fit.cut} cut at 1 s"
+        print(f"# {path.name}: {told}\n{text}", end="")
+    return DONE

@@ -1,0 +1,69 @@
+"""What options are made of: texts from the command line, checked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def folder(text: str) -> str:
+    """The name of a folder, which need not be there."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is needed, . is the one you are in")
+    return text
+
+
+def file(text: str) -> str:
+    """The name of a file, which need not be there."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is needed")
+    return text
+
+
+def there(text: str) -> str:
+    """The name of a folder that is there."""
+    try:
+        there = Path(folder(text)).is_dir()
+    except OSError:
+        there = False
+    if not there:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder; name one that holds sys and proc")
+    return text
+
+
+def whole(text: str) -> int:
+    """A whole number; the scenario says which ones it takes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a whole number") from None
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds, down to a millisecond."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 1e7:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.001 to 10000000")
+    return value
+
+
+def finite(text: str) -> float:
+    """A number that is one: neither infinite nor NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not -1e300 <= value <= 1e300:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a number")
+    return value
+
+
+def percent(text: str) -> float:
+    """A share in percent, 0 to 100."""
+    value = finite(text)
+    if not 0.0 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 100 percent")
+    return value
