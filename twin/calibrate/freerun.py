@@ -17,7 +17,7 @@ from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
 from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS
 from twin.clock import Order, VirtualEnvironment
-from twin.control.model import ThermalModel
+from twin.control.model import ThermalModel, conduct, settle
 from twin.kernels import Floats
 from twin.machines import Origin
 from twin.scenario import Machine, Scenario, Trace, Workload
@@ -145,7 +145,12 @@ def _driven(machine: Machine, origin: Origin, measured: Measured) -> Machine:
             first = float(believed[0])
             known[nodes.index(sensor.node)] = first - sensor.offset_millicelsius / 1_000.0
     rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
-    model.start(known, rpm)
+    _, ends, edges, max_rpm = model.constants
+    there = np.zeros(len(nodes), dtype=np.int64)
+    for place, celsius in known.items():
+        model.celsius[place], there[place] = celsius, 1
+    conduct(model.celsius, ends, edges, max_rpm, rpm, model.conductance)
+    settle(model.celsius, there, ends, model.conductance)
     started = tuple(
         replace(node, initial_celsius=float(np.clip(model.celsius[place], -60.0, 200.0)))
         for place, node in enumerate(machine.nodes)
