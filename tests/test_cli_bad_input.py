@@ -280,7 +280,7 @@ def test_a_controller_that_misbehaves_means_full_cooling_and_the_run_goes_on(con
     assert all(reason in row["reason"] and row["cpu_fan_pwm_applied"] == 255 for row in rows)
     if name == "broken":
         # The screen has one line; where to look for the mistake stands in the log.
-        assert said.err == "ERROR the controller raised KeyError; the shield cools fully, and goes on\n"
+        assert said.err == "ERROR the controller raised KeyError; the shield cools fully, and it goes on\n"
         assert 'raise KeyError("lost")' in (controllers / "run/run.log").read_text()
     assert answer("replay", "run")["equal"] is True
 

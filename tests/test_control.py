@@ -128,7 +128,7 @@ def test_the_model_begins_where_the_machine_is() -> None:
     measured = np.zeros(len(model.places), dtype=np.int64)
     for node, celsius in (("cpu_die", 80.0), ("gpu_die", 50.0), ("case", 30.0)):
         model.celsius[model.places[node]], measured[model.places[node]] = celsius, 1
-    conduct(ends, edges, max_rpm, np.zeros(3), model.conductance)
+    conduct(model.celsius, ends, edges, max_rpm, np.zeros(3), model.conductance)
     settle(model.celsius, measured, ends, model.conductance)
     # 4.5 W/K to the die, 0.65 W/K to the case at standstill.
     expected = (4.5 * 80.0 + 0.65 * 30.0) / (4.5 + 0.65)

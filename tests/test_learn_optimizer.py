@@ -133,7 +133,8 @@ def test_the_table_tells_the_cycles_story(trained: Path, tmp_path: Path) -> None
     # The policy takes a step every fourth cycle; while readings are missing nothing else learns either.
     assert len({row["weights"] for row in rows}) > len(rows) // 4
     assert len({row["weights"] for row in frozen}) == 1
-    assert frozen[0]["weights"] == rows[0]["weights"] != rows[-1]["weights"]
+    # The digest is of the weights as a cycle leaves them: the first one has learned already.
+    assert frozen[0]["weights"] != rows[0]["weights"] != rows[-1]["weights"]
 
 
 # --- shadow and credit ------------------------------------------------------------------------------------------------

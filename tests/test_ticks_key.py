@@ -115,6 +115,8 @@ def test_the_key_counts_only_where_it_is_set() -> None:
     # All shipped scenarios are without it, so that their goldens are those of before.
     data = asdict(idle)
     del data["ticks"], data["recording"], data["description"], data["pool"]
+    for edge in data["machine"]["edges"]:
+        del edge["natural_exponent"]
     assert canonical(idle) == json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 

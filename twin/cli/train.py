@@ -52,6 +52,8 @@ def _alone(out: Path) -> Iterator[None]:
 
     Raises `InputError` when another training holds it.
     """
+    if not out.name or out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file in it (--out)")
     place = out.with_name(f".{out.name}.lock")
     try:
         lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

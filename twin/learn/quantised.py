@@ -1,8 +1,7 @@
-"""A network with weights and activations of eight bits (its inputs have 16), and what that costs.
+"""A network with weights of eight bits and activations of 16, and what that costs.
 
-Per layer: q = round(x / step) + zero in -128..127 for its inputs x (-32,768..32,767 for the network's), with step and
-zero from the smallest and largest that were seen in calibration (beyond them q saturates), and round(w / scale) in
--127..127 for its weights. Then
+Per layer: q = round(x / step) + zero in -32,768..32,767 for its inputs x, with step and zero from the smallest and
+largest that were seen in calibration (beyond them q saturates), and round(w / scale) in -127..127 for its weights. Then
 z = scale * step * (sum of weights times (q - zero)) + bias; sums are integers, and what is done with floats is done in
 one order, so the bits are the same everywhere. Formulas: Jacob and others, "Quantization and training of neural
 networks for efficient integer-arithmetic-only inference", 2018, section 2; softsign and biases stay floats here.
@@ -23,9 +22,11 @@ from twin.kernels import Floats, Integers, kernel_nonzero
 from twin.learn.network import LAYERS, SIZES, forward, inputs_at, outputs_at, weights_of
 
 Bytes = npt.NDArray[np.int8]
-LOWEST, HIGHEST = -128, 127
-INPUT_LOWEST, INPUT_HIGHEST = -32_768, 32_767
-"""Inputs have 16 bits: of the temperatures and loads that a network sees, a 255th of the range is not little."""
+LARGEST_WEIGHT = 127
+LOWEST, HIGHEST = -32_768, 32_767
+"""Activations have 16 bits: of the temperatures and loads that a network sees, a 255th of the range is not little, and
+actions that are worth almost the same are told apart by the last of a hidden layer's.
+"""
 
 
 @kernel_nonzero
@@ -44,8 +45,8 @@ def forward_quantised(
     """From the inputs at the beginning of `values` to all activations there; returns where the outputs begin.
 
     `weights` are those of a network without the biases; `steps`, `zeros` and `factors` belong to layers, `biases` and
-    `offsets` to their outputs one after another; `units` takes the inputs of all layers in eight bits (the first
-    layer's in 16); `sums` is scratch as wide as the widest layer.
+    `offsets` to their outputs one after another; `units` takes the inputs of all layers in 16 bits;
+    `sums` is scratch as wide as the widest layer.
     """
     layers = shape[LAYERS]
     at = 0
@@ -55,7 +56,6 @@ def forward_quantised(
         inputs = shape[SIZES + layer]
         outputs = shape[SIZES + layer + 1]
         step, zero, factor = steps[layer], zeros[layer], factors[layer]
-        lowest, highest = (INPUT_LOWEST, INPUT_HIGHEST) if layer == 0 else (LOWEST, HIGHEST)
         for i in range(inputs):
             value = values[at + i] / step
             # Cut before it becomes an integer, which no number outside of 64 bits can become.
@@ -64,7 +64,7 @@ def forward_quantised(
             elif not value >= -131_072.0:
                 value = -131_072.0
             unit = zero + (int(value + 0.5) if value >= 0.0 else -int(0.5 - value))
-            units[at + i] = min(max(unit, lowest), highest)
+            units[at + i] = min(max(unit, LOWEST), HIGHEST)
         for j in range(outputs):
             sums[j] = offsets[outputs_from + j]
         for i in range(inputs):
@@ -114,11 +114,10 @@ class Quantised:
         floats_at = weights_at = outputs_from = inputs_from = 0
         for layer, (a, b) in enumerate(pairwise(widths)):
             # A layer that saw 0 alone has no range.
-            lowest, highest = (INPUT_LOWEST, INPUT_HIGHEST) if layer == 0 else (LOWEST, HIGHEST)
-            step = (seen.high[layer] - seen.low[layer]) / (highest - lowest) or 1.0
-            zero = lowest - round(seen.low[layer] / step)
+            step = (seen.high[layer] - seen.low[layer]) / (HIGHEST - LOWEST) or 1.0
+            zero = LOWEST - round(seen.low[layer] / step)
             matrix = floats[floats_at : floats_at + a * b].reshape(a, b)
-            scale = float(np.abs(matrix).max()) / HIGHEST or 1.0
+            scale = float(np.abs(matrix).max()) / LARGEST_WEIGHT or 1.0
             whole = np.rint(matrix / scale).astype(np.int8)
             place = slice(outputs_from, outputs_from + b)
             self.steps[layer], self.zeros[layer] = step, zero
