@@ -37,8 +37,13 @@ def started(folder: Path, workers: int = 2, wait_ms: int = 0, **env: str) -> sub
     command = [sys.executable, str(TESTS / "light_jobs.py"), str(folder / "out"), str(workers)]
     return subprocess.Popen(
         command, env={**os.environ, WAIT: str(wait_ms), **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, cwd=folder,
+        text=True, start_new_session=True, cwd=folder, preexec_fn=_hears_interrupts,
     )  # fmt: skip
+
+
+def _hears_interrupts() -> None:
+    # Whoever runs the tests in the background may have had the signal ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
