@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -275,7 +274,7 @@ class Experiment:
         if not (self.directory / MANIFEST).is_file():
             raise ExperimentError(self.directory, "has no results of an experiment; call run() first")
         with Store(self.directory) as store:
-            if store.fact("plan") != blake2b(self.plan.canonical(), digest_size=16).hexdigest():
+            if store.fact("plan") != self.plan.digest:
                 raise ExperimentError(
                     self.directory, "has results of another plan; name its own settings, or another directory (out)"
                 )

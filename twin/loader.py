@@ -43,15 +43,24 @@ class ScenarioError(ValueError):
         return "\n".join([f"{self.where}: {len(self.problems)} errors", *(f"  - {text}" for text in self.problems)])
 
 
+def shipped_files(folder: str = "") -> dict[str, Path]:
+    """The TOML files that ship with the package in `folder` of the scenarios: name to file."""
+    place = Path(str(resources.files("scenarios"))) / folder
+    return {path.stem: path for path in sorted(place.glob("*.toml"))}
+
+
 def shipped() -> dict[str, Path]:
     """The scenarios that ship with the package: name to file."""
-    folder = Path(str(resources.files("scenarios")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return shipped_files()
 
 
 def find(name_or_path: str) -> Path:
     """The file of a shipped scenario, or the path itself. Raises `ScenarioError` when there is neither."""
-    known = shipped()
+    return find_among(shipped(), name_or_path, "scenario", "or name a .toml file")
+
+
+def find_among(known: Mapping[str, Path], name_or_path: str, kind: str, mend: str) -> Path:
+    """The file of that name in `known`, or the path itself. Raises `ScenarioError` that says which `kind` there is."""
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
@@ -63,8 +72,9 @@ def find(name_or_path: str) -> Path:
         raise ScenarioError(name_or_path, [f"cannot be read: {error.strerror}; check the path"]) from error
     near = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f", did you mean {near[0]}?" if near else ""
-    what = "is a folder, not a file" if folder else "is neither a shipped scenario nor a file"
-    raise ScenarioError(name_or_path, [f"{what}{hint}; shipped are {', '.join(known)}; or name a .toml file"])
+    what = "is a folder, not a file" if folder else f"is neither a shipped {kind} nor a file"
+    there = f"shipped are {', '.join(known)}" if known else "none is shipped"
+    raise ScenarioError(name_or_path, [f"{what}{hint}; {there}; {mend}"])
 
 
 def load(name_or_path: str, overrides: Iterable[str] = (), machine: Mapping[str, Any] | None = None) -> Scenario:

@@ -6,16 +6,23 @@ validate` judges one by a recording. Those that are shipped lie in `scenarios/ma
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Len
 
-from twin.loader import ScenarioError, build, contradictions, read_text, toml_data, without_none
+from twin.loader import (
+    ScenarioError,
+    build,
+    contradictions,
+    find_among,
+    read_text,
+    shipped_files,
+    toml_data,
+    without_none,
+)
 from twin.scenario import Machine, Scenario
 from twin.schema import Name, NonNegative, Positive, model
 
@@ -95,27 +102,12 @@ class Loaded:
 
 def shipped_machines() -> dict[str, Path]:
     """The machines that ship with the package: name to file."""
-    folder = Path(str(resources.files("scenarios"))) / "machines"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return shipped_files("machines")
 
 
 def find_machine(name_or_path: str) -> Path:
     """The file of a shipped machine, or the path itself. Raises `ScenarioError` when there is neither."""
-    known = shipped_machines()
-    if name_or_path in known:
-        return known[name_or_path]
-    path = Path(name_or_path)
-    try:
-        if path.is_file():
-            return path
-        folder = path.is_dir()
-    except OSError as error:
-        raise ScenarioError(name_or_path, [f"cannot be read: {error.strerror}; check the path"]) from error
-    near = difflib.get_close_matches(name_or_path, known, n=1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    what = "is a folder, not a file" if folder else "is neither a shipped machine nor a file"
-    there = f"shipped are {', '.join(known)}" if known else "none is shipped"
-    raise ScenarioError(name_or_path, [f"{what}{hint}; {there}; or name a .toml file that twin calibrate made"])
+    return find_among(shipped_machines(), name_or_path, "machine", "or name a .toml file that twin calibrate made")
 
 
 def load_machine(name_or_path: str) -> Loaded:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from twin.experiment.engines import Batch, Engine
-from twin.experiment.jobs import Job, Outcome, Perform, code_version, job_key, package_version
-from twin.experiment.plan import Plan
+from twin.experiment.jobs import Job, Outcome, Perform, code_version, job_key, numbered, package_version
+from twin.experiment.plan import Kicks, Plan
 from twin.experiment.store import SHARD_RUNS, ExperimentError, Store
 from twin.fingerprint.configuration import configuration_fingerprint
 from twin.fingerprint.golden import golden
@@ -47,9 +47,10 @@ def jobs_of(plan: Plan, code: str, done: Mapping[int, str]) -> Iterator[Job]:
     Raises `ExperimentError` when one that is done has another key.
     """
 
-    def job(number: int, place: int, seed_number: int, kicked: bool) -> Job | None:
-        candidate = plan.candidates[place]
-        kicks = plan.file.kicks if kicked else None
+    def job(number: int, kicks: Kicks | None) -> Job | None:
+        # Kicked jobs are numbered on from the runs.
+        of_their_kind = number if kicks is None else number - plan.runs
+        candidate, seed_number = numbered(plan.candidates, of_their_kind)
         seed = plan.file.first_seed + seed_number
         key = job_key(plan, candidate, seed, code, kicks)
         if number in done:
@@ -60,13 +61,12 @@ def jobs_of(plan: Plan, code: str, done: Mapping[int, str]) -> Iterator[Job]:
         files = candidate.trace_file, candidate.weights_file
         return Job(number, key, candidate.name, scenario, candidate.inputs, *files, kicks, package_version())
 
-    count = len(plan.candidates)
     for number in plan.order():
-        found = job(number, number % count, number // count, False)
+        found = job(number, None)
         if found is not None:
             yield found
-    for number in range(plan.kicked_jobs):
-        found = job(plan.runs + number, number % count, number // count, True)
+    for number in range(plan.runs, plan.runs + plan.kicked_jobs):
+        found = job(number, plan.file.kicks)
         if found is not None:
             yield found
 
@@ -95,7 +95,7 @@ def conduct(
     what the engine and the store raise; what was done until then is kept.
     """
     code = code_version(each.scenario for each in plan.candidates)
-    facts = {"plan": blake2b(plan.canonical(), digest_size=16).hexdigest(), "code": code}
+    facts = {"plan": plan.digest, "code": code}
     with Store(folder, facts, plan.to_toml()) as store:
         began = time.monotonic()
         done = store.done()
@@ -130,8 +130,7 @@ def conduct(
         choice = finish(plan, store)
         digest = store.fact("experiment_digest")
         assert digest is not None
-        whole = sum(each.ticks for each in store.outcomes(0, plan.runs))
-        return Summary(digest, plan.runs, whole, here, ticks, time.monotonic() - began, choice)
+        return Summary(digest, plan.runs, store.ticks(plan.runs), here, ticks, time.monotonic() - began, choice)
 
 
 class _Shards:

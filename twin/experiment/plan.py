@@ -24,7 +24,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
+from hashlib import blake2b
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -32,7 +32,16 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Le, Len
 
 from twin.kernels import Stream
-from twin.loader import ScenarioError, canonical, checkpoint_path, find, input_digests, load, trace_path
+from twin.loader import (
+    ScenarioError,
+    canonical,
+    checkpoint_path,
+    find,
+    input_digests,
+    load,
+    shipped_files,
+    trace_path,
+)
 from twin.record.keep import ALLOWED, Keep
 from twin.scenario import Scenario
 from twin.schema import Name, model
@@ -146,6 +155,11 @@ class Plan:
         ]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-128 of `canonical`, lower-case hex: whose results a directory has."""
+        return blake2b(self.canonical(), digest_size=16).hexdigest()
+
     def to_toml(self) -> str:
         """The plan as TOML, every default written out and every override in its place."""
         import tomli_w
@@ -181,8 +195,7 @@ def _shuffled(count: int, stream: Stream) -> list[int]:
 
 def shipped_plans() -> dict[str, Path]:
     """The plans that ship with the package: name to file."""
-    folder = Path(str(resources.files("scenarios"))) / "plans"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return shipped_files("plans")
 
 
 def load_plan(name_or_path: str, overrides: Iterable[str] = ()) -> Plan:

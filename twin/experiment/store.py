@@ -224,6 +224,14 @@ class Store:
                 number, key, candidate, seed, ticks, tick_digest, control_digest, run_digest, json.loads(result)
             )
 
+    def ticks(self, end: int) -> int:
+        """How many ticks the outcomes with numbers below `end` have together."""
+        try:
+            row = self._base.execute("SELECT COALESCE(SUM(ticks), 0) FROM outcomes WHERE number < ?", (end,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        return int(row[0])
+
     # --- shards ---------------------------------------------------------------------------------------------------
 
     def shards(self) -> set[int]:
