@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -201,10 +202,18 @@ def _interrupts_held() -> Iterator[None]:
     # The first process started brings this one along, which lets interrupts through again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Another thread, a library's say, may take the signal all the same; this one would be interrupted by it.
+    heard: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if here else None
     try:
         yield
     finally:
+        if here:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _in_worker(parent: int) -> None:
