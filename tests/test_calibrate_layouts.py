@@ -304,3 +304,6 @@ def test_a_file_beyond_all_bounds_is_refused_before_it_is_read(tmp_path: Path, m
         read(tmp_path / "log.csv.gz", Choice("cpu"))
     with pytest.raises(RecordingError, match="more than 9999 bytes"):
         made(tmp_path, "1,40,50\n" * 9_999)
+    monkeypatch.setattr(cells, "MOST_LINES", 99)
+    with pytest.raises(RecordingError, match="more than 99 lines"):
+        made(tmp_path, "1,40,50\n" * 100)

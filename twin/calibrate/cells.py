@@ -17,7 +17,8 @@ from twin.calibrate.recording import RecordingError
 
 DELIMITERS = ",;\t|"
 MOST_BYTES = 256 * 1024 * 1024
-"""A longer file is no recording, or one of days that ought to be thinned out."""
+MOST_LINES = 4_000_000
+"""A longer file is no recording, or one of weeks that ought to be thinned out."""
 RAGGED_SHARE = 0.05
 """Lines with another number of cells than the header are left out when they are fewer than this share."""
 _GZIP = b"\x1f\x8b"
@@ -51,6 +52,8 @@ class Table:
 def read_table(path: Path) -> Table:
     """The table in a CSV file, compressed or not. Raises `RecordingError` when there is none, and `OSError`."""
     text = _decoded(path)
+    if text.count("\n") > MOST_LINES:
+        raise RecordingError(f"{path}: more than {MOST_LINES} lines; take a part of it, or fewer samples")
     lines = text.splitlines()
     if not "".join(lines).strip():
         raise RecordingError(
@@ -70,8 +73,10 @@ def read_table(path: Path) -> Table:
     kept = layouts.plain(_below_titles(kept))
     delimiter = _delimiter([line for _, line in kept[:50]])
     reader = csv.reader((line for _, line in kept), delimiter=delimiter, skipinitialspace=True, strict=False)
+    same: dict[str, str] = {}
     try:
-        parsed = [tuple(cell.strip() for cell in cells) for cells in reader]
+        # Logs repeat themselves: every text is kept once.
+        parsed = [tuple([same.setdefault(cell, cell) for cell in map(str.strip, cells)]) for cells in reader]
     except csv.Error as error:
         raise RecordingError(f"{path}: not a CSV file ({error}); save it as one") from None
     if len(parsed) != len(kept):

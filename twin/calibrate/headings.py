@@ -236,8 +236,8 @@ def _device(text: str) -> int:
 
 def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """A key that sorts names as people do: gpu2 before gpu10."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
+    return tuple((part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts)
 
 
 def best(
