@@ -16,6 +16,7 @@ from twin.calibrate.roles import ROOM, Choice, Roles, listed, quantity_of, some
 from twin.calibrate.scales import Scaled, load_shares, plain, temperatures, times
 from twin.kernels import Floats
 
+COLDEST_ROOM_CELSIUS, HOTTEST_ROOM_CELSIUS = -20.0, 55.0
 MOST_DEVICES = 256
 TURNS_SHARE = 0.5
 """Rows are of several devices in turn when more than this share of them is of another device than the row before."""
@@ -284,6 +285,10 @@ class _Reader:
         part = self._choice.part
         rooms = columns.get(ROOM, np.zeros(0))
         room = float(np.nanmedian(rooms)) if np.any(np.isfinite(rooms)) else None
+        if room is not None and not COLDEST_ROOM_CELSIUS <= room <= HOTTEST_ROOM_CELSIUS:
+            self._notes.append(f"{self._path}, column {names[ROOM]}: {room:g} C is the air of no room "
+                               f"({COLDEST_ROOM_CELSIUS:g} to {HOTTEST_ROOM_CELSIUS:g} C) and is left out")  # fmt: skip
+            room = None
         there = {role: column for role, column in columns.items() if np.any(np.isfinite(column))}
         if ROOM not in self._given and ROOM.removesuffix("_temp") not in self._choice.sensors:
             there.pop(ROOM, None)
