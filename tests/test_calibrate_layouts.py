@@ -232,7 +232,7 @@ def test_the_room_is_read_where_it_was_recorded(tmp_path: Path) -> None:
     assert found.recording.room_celsius == 22.75
     assert found.recording.between(3, 50, "part").room_celsius == 22.75
     assert "ambient" not in found.temperatures
-    hot = made(tmp_path, "\n".join(["Timestamp,cpu_temp,cpu_power,ambient", *(row[:-5] + "60" for row in rows)]))
+    hot = made(tmp_path, "\n".join(["Timestamp,cpu_temp,cpu_power,room_temp", *(row[:-5] + "60" for row in rows)]))
     assert hot.recording.room_celsius is None
     assert any("60 C is the air of no room (-20 to 55 C)" in note for note in hot.notes)
 
