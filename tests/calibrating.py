@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from twin.calibrate import forward
+from twin.calibrate.headings import Part
+from twin.calibrate.reader import Measured
 from twin.calibrate.recording import Recording
 from twin.kernels import Floats, Stream
 from twin.scenario import Cpu, Edge, Fan, Gpu, Machine, Memory, Node, Sensor
@@ -100,4 +102,15 @@ def record(
         loads=values if drive == "load" else None,
         powers_watts=values if drive == "power" else None,
         fan_rpm=np.array(rpm) if fans else None,
+    )
+
+
+def measured(recording: Recording, part: Part = "cpu") -> Measured:
+    """A recording as the reader hands it over."""
+    loads, powers = recording.loads, recording.powers_watts
+    return Measured(
+        recording=recording,
+        columns={},
+        loads={} if loads is None else {part: loads},
+        powers={} if powers is None else {part: powers},
     )
