@@ -9,6 +9,7 @@ import numpy as np
 
 from twin.calibrate import forward
 from twin.calibrate.headings import Part
+from twin.calibrate.power import voltages
 from twin.calibrate.reader import Measured
 from twin.calibrate.recording import Recording
 from twin.kernels import Floats, Stream
@@ -42,7 +43,7 @@ def machine(
         step_ms=100,
         cpu=Cpu(
             node="n0", cores=1, frequencies_kilohertz=tuple(round(s * TOP_KILOHERTZ) for s in forward.LEVEL_SHARES),
-            voltages_millivolt=(800, *(round(1_080 + 160 * (s - 0.25)) for s in forward.LEVEL_SHARES[1:])),
+            voltages_millivolt=tuple(round(volts * 1e3) for volts in voltages(0.9)),
             capacitance_nanofarad=(40.0 - 6.0 / 3.0) / 1.44, leakage_amperes=6.0 / 1.2, leakage_per_kelvin=0.012,
             idle_leakage_share=1.0, idle_watts=12.0, pl1_watts=1_000.0, pl2_watts=2_000.0, trip_celsius=190.0,
         ),

@@ -78,7 +78,7 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
 
 
 def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None) -> FreeRun:
-    driven = _driven(machine, origin, measured)
+    driven = started(machine, origin, measured)
     machine = replace(driven, step_ms=step_ms or driven.step_ms)
     recording = measured.recording
     times_ns = np.round(recording.times_seconds * SECOND_NS).astype(np.int64)
@@ -118,7 +118,7 @@ def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool
     )
 
 
-def _driven(machine: Machine, origin: Origin, measured: Measured) -> Machine:
+def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:
     """The machine at the first sample, with fans that are as fast as recorded at once, and sensors without noise."""
     speeds = _fans(machine, origin, measured)
     fans = tuple(
