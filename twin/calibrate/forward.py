@@ -24,8 +24,10 @@ LEAKS_FROM_CELSIUS = -60.0
 LEAKS_PER_KELVIN = 4.0
 """Entries of the table of leakage, one kelvin."""
 LEVEL_SHARES = (0.107, 0.257, 0.407, 0.557, 0.707, 0.857, 1.0)
-"""Clocks of a machine whose clock nobody recorded, as shares of the highest. The loads at which the governor changes them
-(80 % of these) are no whole tenths of a percent, at which recorded loads would lie and rounding would decide."""
+"""Clocks of a machine whose clock nobody recorded, as shares of the highest.
+
+The loads at which the governor changes them (80 % of these) are no whole tenths of a percent, where recorded loads
+would lie and rounding would decide."""
 IDLE_VOLTS, TOP_VOLTS = 0.8, 1.2
 """Voltages at its slowest and its highest clock."""
 
