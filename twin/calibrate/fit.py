@@ -9,7 +9,7 @@ import numpy as np
 
 from twin.calibrate import intervals, solve
 from twin.calibrate.errors import independent_samples
-from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, shape_of
+from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, rooms_of, shape_of
 from twin.calibrate.power import Power, fit_power
 from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
 from twin.kernels import Floats
@@ -121,7 +121,8 @@ def fit(
     """Fit one machine to the first `fitted_share` (0.1 to 1) of each of its recordings.
 
     `full_watts` is what full load adds to the power at idle, where no power was recorded (else a value usual for
-    `kind`); `room_celsius` the room's temperature where it is known. The same recordings give the same fit. Raises
+    `kind`); `room_celsius` the temperature of the room where it is known and
+    was not recorded. The same recordings give the same fit. Raises
     `RecordingError` when there is nothing to fit.
     """
     if not recordings:
@@ -137,7 +138,11 @@ def fit(
                     for each in fitted if np.count_nonzero(each.used) >= FEWEST_SAMPLES] or
                    [each.recording for each in fitted],
                    driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
-    look = replace(look, first_celsius=tuple(_first(each.recording) for each in fitted))
+    look = replace(
+        look,
+        first_celsius=tuple(_first(each.recording) for each in fitted),
+        rooms_celsius=rooms_of([each.recording for each in fitted], room_celsius),
+    )
     task = _Task(tuple(each.recording for each in fitted), look, _max_rpm(recordings), tuple(e.used for e in fitted))
     task = _acquainted(task)
     shape, point, foretold = _choose(task, most_nodes)

@@ -14,6 +14,11 @@ FEWEST_SAMPLES = 30
 """With fewer readings nothing is fitted."""
 GAP_INTERVALS = 20.0
 GAP_SECONDS = 30.0
+HELD_SECONDS = 300.0
+"""Up to this length an interval is no gap where what drives the machine is the same before and after it."""
+HELD_SHARE = 0.1
+"""The same is a difference below this share of the range that the drive has in the recording."""
+_HELD_SAMPLES = 5
 COLDEST_CELSIUS, HOTTEST_CELSIUS = -50.0, 150.0
 """Readings outside are no temperatures of a machine that runs; they are left out like missing ones."""
 
@@ -29,6 +34,7 @@ class Recording:
     `times_seconds` rise from 0 (length n). The others are None, or have one entry for each time, NaN where nothing was
     recorded: `temperatures_celsius` what the sensor showed, `loads` the share of the processor in use (0 to 1) and
     `powers_watts` its power, both as means over the interval that ends at their time, `fan_rpm` the fan's speed.
+    `room_celsius` is the temperature of the air around it, where that was recorded (the median).
     """
 
     name: str
@@ -37,6 +43,7 @@ class Recording:
     loads: Floats | None = None
     powers_watts: Floats | None = None
     fan_rpm: Floats | None = None
+    room_celsius: float | None = None
 
     def __post_init__(self) -> None:
         times = self.times_seconds
@@ -77,19 +84,35 @@ class Recording:
         """The samples from `begin` up to `end`, under another name, with times from 0."""
         cut = {column: values[begin:end] for column, values in self.columns().items()}
         times = self.times_seconds[begin:end]
-        return Recording(name=name, times_seconds=times - times[0], **cut)
+        return Recording(name, times - times[0], room_celsius=self.room_celsius, **cut)
 
     def pieces(self) -> list[tuple[int, int]]:
         """Where the recording has no gap: first and last sample (not included) of each stretch with enough readings.
 
         An interval is a gap when it is longer than both 20 usual ones and 30 s: what drove the machine meanwhile is
-        not known, so that nothing is known of its state afterwards.
+        not known, so that nothing is known of its state afterwards. It is none when it is shorter than 300 s and the
+        power (else the load) is the same on both sides: who records steady states waits between them, and the machine
+        runs on.
         """
         steps = np.diff(self.times_seconds)
         longest = max(GAP_INTERVALS * self.interval_seconds, GAP_SECONDS)
-        cuts = [0, *(np.flatnonzero(steps > longest) + 1).tolist(), len(self.times_seconds)]
+        gaps = [place for place in (np.flatnonzero(steps > longest) + 1).tolist() if not self._held(place)]
+        cuts = [0, *gaps, len(self.times_seconds)]
         known = self.believable()
         return [(a, b) for a, b in pairwise(cuts) if np.count_nonzero(known[a:b]) >= FEWEST_SAMPLES]
+
+    def _held(self, place: int) -> bool:
+        """Whether what drives the machine is the same before sample `place` as from there on."""
+        if self.times_seconds[place] - self.times_seconds[place - 1] > HELD_SECONDS:
+            return False
+        drive = self.loads if self.powers_watts is None else self.powers_watts
+        if drive is None:
+            return False
+        sides = (drive[max(0, place - _HELD_SAMPLES) : place], drive[place : place + _HELD_SAMPLES])
+        if not all(np.any(np.isfinite(side)) for side in sides):
+            return False
+        before, after = (float(np.nanmedian(side)) for side in sides)
+        return abs(after - before) <= HELD_SHARE * float(np.nanmax(drive) - np.nanmin(drive))
 
     @property
     def interval_seconds(self) -> float:
