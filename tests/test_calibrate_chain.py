@@ -63,7 +63,7 @@ def fitted(shape: Shape, made: Recording, kind: Kind, lead: float, where: list[f
     return Fit(
         kind=kind, shape=shape, look=look, lead_seconds=lead, max_rpm=top, parameters=(), together=(),
         foretold_celsius={}, noise_celsius=0.1, quantum_celsius=0.001, sample_seconds=1.0, point=point, problem=problem,
-        power=power,
+        power=power, stretches=("made",),
     )  # fmt: skip
 
 

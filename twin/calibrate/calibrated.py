@@ -14,7 +14,7 @@ from twin.calibrate.machine import machine
 from twin.calibrate.reader import Measured, identifiable
 from twin.calibrate.recording import RecordingError
 from twin.calibrate.validation import Judgement, judge
-from twin.machines import Kind, MachineFile, Origin, Parameter, Unseen
+from twin.machines import Kind, MachineFile, Origin, Parameter, Start, Unseen
 
 HOLDOUT = 0.4
 """The last share of each recording that is not fitted but judges the fit."""
@@ -70,6 +70,10 @@ def calibrate(
         kind=kind,
         driven=found.shape.driven,
         lead_seconds=float(found.lead_seconds),
+        starts=tuple(
+            Start(recording=each, first_celsius=_rounded(first), celsius=tuple(_rounded(float(c)) for c in celsius))
+            for each, first, celsius in found.starts()
+        ),
         parameters=tuple(_parameter(each) for each in found.parameters),
     )
     judgements = tuple(

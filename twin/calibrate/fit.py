@@ -9,7 +9,7 @@ import numpy as np
 
 from twin.calibrate import intervals, solve
 from twin.calibrate.errors import independent_samples
-from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, rooms_of, shape_of
+from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, chain, outline, parameters, rooms_of, shape_of
 from twin.calibrate.power import Power, fit_power
 from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
 from twin.kernels import Floats
@@ -82,10 +82,19 @@ class Fit:
     point: Floats
     problem: solve.Problem
     power: Power | None
+    stretches: tuple[str, ...]
 
     def values(self, recording: int = 0) -> dict[str, float]:
         """The parameters by name, those of one recording (or one stretch between gaps) among them."""
         return self.problem.values(self.point, recording)
+
+    def starts(self) -> list[tuple[str, float, Floats]]:
+        """Of each stretch its name, its first reading and the nodes' temperatures then (C)."""
+        found = []
+        for place, (name, first) in enumerate(zip(self.stretches, self.look.first_celsius, strict=True)):
+            begin = chain(self.shape, self.values(place), self.look.full_watts, first).start
+            found.append((name, float(self.problem.celsius[place][self.problem.used[place]][0]), begin))
+        return found
 
     def mean_ambient(self) -> float:
         """The mean of the rooms' temperatures in all stretches (C)."""
@@ -121,9 +130,8 @@ def fit(
     """Fit one machine to the first `fitted_share` (0.1 to 1) of each of its recordings.
 
     `full_watts` is what full load adds to the power at idle, where no power was recorded (else a value usual for
-    `kind`); `room_celsius` the temperature of the room where it is known and
-    was not recorded. The same recordings give the same fit. Raises
-    `RecordingError` when there is nothing to fit.
+    `kind`); `room_celsius` the room's temperature where it is known and was not recorded. The same recordings give the
+    same fit. Raises `RecordingError` when there is nothing to fit.
     """
     if not recordings:
         raise RecordingError("there is no recording; give one at least")
@@ -168,6 +176,7 @@ def fit(
         point=solution.point,
         problem=problem,
         power=fit_power(task.recordings, task.used) if driven == "power" else None,
+        stretches=tuple(each.recording.name for each in fitted),
     )  # fmt: skip
 
 
@@ -187,8 +196,7 @@ def _stretches(recording: Recording, share: float) -> list[_Stretch]:
     found = []
     end_fitted = int(len(recording.times_seconds) * share)
     for begin, end in recording.pieces():
-        name = recording.name if begin == 0 else f"{recording.name} from {recording.times_seconds[begin]:g} s"
-        piece = recording.between(begin, end, name)
+        piece = recording.stretch(begin, end)
         used = piece.believable() & (np.arange(begin, end) < end_fitted)
         found.append(_Stretch(piece, used))
     return found
@@ -200,12 +208,12 @@ def _first(recording: Recording) -> float:
 
 
 def _acquainted(task: _Task) -> _Task:
-    """The task with the delay of its drive, and the size of its outliers, that a machine of three nodes fits best.
+    """The task with the delay of its drive, and the size of its outliers, that three nodes and a slow sensor fit best.
 
-    With fewer nodes a delay would stand for a fast one that is missing.
+    With less a delay would stand for a fast node, or for the sensor, that is missing.
     """
     interval = min(recording.interval_seconds for recording in task.recordings)
-    shape = shape_of(task.recordings, 3)
+    shape = replace(shape_of(task.recordings, 3), lag=True)
     problem = task.problem(shape, SLOWEST_SHARES[0])
     first = solve.search(problem, np.array([p.start for p in problem.parameters]), FIRST_TRUST, FIRST_SCALE, 30)
     task = replace(task, scale=max(LEAST_SCALE, OUTLIER_DEVIATIONS * _noise(problem, first.point)))

@@ -86,6 +86,11 @@ class Recording:
         times = self.times_seconds[begin:end]
         return Recording(name, times - times[0], room_celsius=self.room_celsius, **cut)
 
+    def stretch(self, begin: int, end: int) -> Recording:
+        """One of the `pieces`, under a name that says where it begins."""
+        from_there = f" from {self.times_seconds[begin]:g} s" if begin > 0 else ""
+        return self.between(begin, end, f"{self.name}{from_there}")
+
     def pieces(self) -> list[tuple[int, int]]:
         """Where the recording has no gap: first and last sample (not included) of each stretch with enough readings.
 
