@@ -16,6 +16,7 @@ import pytest
 from goldens import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import NIGHTLY
 from running import SCENARIOS, Kept, digests, here, shipped_scenario, twin_json
 
 from twin.cli.backends import simulated
@@ -26,7 +27,6 @@ from twin.loop import Loop
 from twin.scenario import Fault, Phase, Scenario
 
 ROOT = Path(__file__).parent.parent
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 SHORT = ("--duration", "3")
 INTERPRETED = SCENARIOS if NIGHTLY else [name for name in SCENARIOS if name in ("gaming", "recorded", "sensor_faults")]
 """Scenarios that are run with interpreted kernels, which take seconds each: between them every kernel of a run."""

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import NIGHTLY
 
 from twin import kernels
 from twin.kernels import Stream, draw32, exp, log, mix32, power, stream_keys, tanh
-
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 GOLDEN: dict[str, Any] = {
     "mix32": [0, 1753845952, 3507691905, 1734902346],
