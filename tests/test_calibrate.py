@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from calibrating import machine, measured, record, steps
+from profiles import NIGHTLY
 
 from twin.calibrate.calibrated import calibrate
 from twin.calibrate.errors import errors
@@ -18,7 +18,6 @@ from twin.kernels import MODE, Stream
 from twin.scenario import Machine, Node
 
 pytestmark = pytest.mark.skipif(MODE != "numba", reason="interpreted kernels fit some hundred times slower")
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 def _truth(made: Machine) -> dict[str, float]:

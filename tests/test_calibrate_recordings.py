@@ -6,12 +6,12 @@ the world from the first sample on, judged on the last 40 %. The nightly profile
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from calibration import TRACES
+from profiles import NIGHTLY
 
 from twin.calibrate.calibrated import Calibrated, calibrate
 from twin.calibrate.errors import Errors
@@ -21,7 +21,6 @@ from twin.calibrate.validation import judge
 from twin.kernels import MODE
 from twin.machines import Kind
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 nightly = pytest.mark.skipif(not NIGHTLY, reason="one of its kind is enough by day; HYPOTHESIS_PROFILE=nightly")
 pytestmark = [
     pytest.mark.skipif(not TRACES.is_dir(), reason=f"no recordings in {TRACES}"),
