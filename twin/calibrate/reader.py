@@ -314,7 +314,6 @@ class _Reader:
                 loads=there.get(f"{part}_load"),
                 powers_watts=there.get(f"{part}_power"),
                 fan_rpm=there.get("fan_rpm", fan),
-                labels=tuple(label),
                 room_celsius=room,
             ),
             columns=names,

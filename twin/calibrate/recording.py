@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -39,8 +34,7 @@ class Recording:
     `times_seconds` rise from 0 (length n). The others are None, or have one entry for each time, NaN where nothing was
     recorded: `temperatures_celsius` what the sensor showed, `loads` the share of the processor in use (0 to 1) and
     `powers_watts` its power, both as means over the interval that ends at their time, `fan_rpm` the fan's speed.
-    `labels` say how the machine was set up (panels, a stand); recordings of one set-up have the same. `room_celsius` is
-    the temperature of the air around it, where that was recorded (the median).
+    `room_celsius` is the temperature of the air around it, where that was recorded (the median).
     """
 
     name: str
@@ -49,7 +43,6 @@ class Recording:
     loads: Floats | None = None
     powers_watts: Floats | None = None
     fan_rpm: Floats | None = None
-    labels: tuple[str, ...] = ()
     room_celsius: float | None = None
 
     def __post_init__(self) -> None:
@@ -87,18 +80,16 @@ class Recording:
         with np.errstate(invalid="ignore"):
             return np.isfinite(celsius) & (celsius >= COLDEST_CELSIUS) & (celsius <= HOTTEST_CELSIUS)
 
-    def until(self, share: float) -> Recording:
-        """The first `share` (above 0, at most 1) of the samples."""
-        count = max(1, int(len(self.times_seconds) * share))
-        return self._cut(0, count, self.name, self.times_seconds[:count])
-
     def between(self, begin: int, end: int, name: str) -> Recording:
         """The samples from `begin` up to `end`, under another name, with times from 0."""
-        return self._cut(begin, end, name, self.times_seconds[begin:end] - self.times_seconds[begin])
-
-    def _cut(self, begin: int, end: int, name: str, times: Floats) -> Recording:
         cut = {column: values[begin:end] for column, values in self.columns().items()}
-        return Recording(name, times, labels=self.labels, room_celsius=self.room_celsius, **cut)
+        times = self.times_seconds[begin:end]
+        return Recording(name, times - times[0], room_celsius=self.room_celsius, **cut)
+
+    def stretch(self, begin: int, end: int) -> Recording:
+        """One of the `pieces`, under a name that says where it begins."""
+        from_there = f" from {self.times_seconds[begin]:g} s" if begin > 0 else ""
+        return self.between(begin, end, f"{self.name}{from_there}")
 
     def pieces(self) -> list[tuple[int, int]]:
         """Where the recording has no gap: first and last sample (not included) of each stretch with enough readings.
@@ -146,52 +137,3 @@ class Recording:
         whole = steps / least
         regular = np.mean(np.abs(whole - np.round(whole)) < 0.02) if least > 0.0 else 0.0
         return max(0.001, round(least, 3)) if regular > 0.9 else 0.001
-
-
-def read_csv(
-    path: Path,
-    temperature: str,
-    *,
-    time: str = "t_s",
-    load_percent: str | None = None,
-    power_watts: str | None = None,
-    fan_rpm: str | None = None,
-    labels: Sequence[str] = (),
-    where: Mapping[str, str] | None = None,
-) -> Recording:
-    """A recording from columns of a CSV file (gzip if it ends in .gz), whose names are given.
-
-    Times are in seconds and start anew at 0, loads in percent. Of samples at the same time (within 10 ms) the last
-    counts. `where` picks the rows that have these values. Raises `RecordingError`, and `OSError` as `open` does.
-    """
-    wanted = [time, temperature, *(name for name in (load_percent, power_watts, fan_rpm) if name is not None)]
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
-        file = io.TextIOWrapper(raw, "utf-8-sig", newline="")
-        reader = csv.DictReader(file)
-        there = reader.fieldnames or ()
-        missing = [name for name in wanted if name not in there]
-        if missing:
-            raise RecordingError(f"{path}: there is no column {', '.join(missing)}; the file has: {', '.join(there)}")
-        rows = [row for row in reader if all(row[key] == value for key, value in (where or {}).items())]
-    columns = {name: np.array([_number(row[name]) for row in rows]) for name in wanted}
-    times = columns[time]
-    # A logger that woke twice in a row leaves two samples of one moment.
-    keep = np.append(np.diff(times) > 0.01, True) if len(times) else np.zeros(0, dtype=bool)
-    columns = {name: column[keep] for name, column in columns.items()}
-    times = columns[time]
-    return Recording(
-        name=path.name.partition(".")[0],
-        times_seconds=times - times[0] if len(times) else times,
-        temperatures_celsius=columns[temperature],
-        loads=columns[load_percent] / 100.0 if load_percent else None,
-        powers_watts=columns[power_watts] if power_watts else None,
-        fan_rpm=columns[fan_rpm] if fan_rpm else None,
-        labels=tuple(labels),
-    )
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text else np.nan
-    except ValueError:
-        return np.nan
