@@ -19,8 +19,8 @@ from twin.world import processor, thermal
 LONGEST_STEP_SECONDS = 2.0
 """Longer intervals are divided: leakage and natural conductance are held over a step."""
 MOST_LENGTHS = 20
-"""With more different intervals than this (ms) times are rounded to a `FINEST_SHARE` of the usual one: every length costs
-a matrix exponential in every run, and hundreds of them cost ten times as much as all the steps."""
+"""With more different intervals (ms) times are rounded to a `FINEST_SHARE` of the usual one: every length costs a
+matrix exponential in every run, and hundreds of them ten times as much as all the steps."""
 FINEST_SHARE = 0.05
 NATURAL_PER_KELVIN = 4.0
 """Entries of the table of natural conductances, one kelvin of difference."""
