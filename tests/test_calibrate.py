@@ -212,6 +212,7 @@ def test_the_lag_of_a_sensor_is_found() -> None:
     assert lag > 0.0
     die = next(each.value for each in origin.parameters if each.name == "node1_seconds")
     assert lag + die - origin.lead_seconds == pytest.approx(12.8, rel=0.1)
+    assert next(each.unknown for each in origin.parameters if each.name == "sensor_lag")
     assert found.judgements[0].errors.rmse_celsius < 0.2
 
 

@@ -97,4 +97,6 @@ def _doubt(problem: Problem, place: int, point: Floats, deviations: Floats) -> D
         unknown = "the recording does not tell it; it stays where it was expected"
     elif parameter.log and deviation > WIDE_LOG:
         unknown = "known no better than within a factor of two"
+    elif parameter.name == "sensor_lag":
+        unknown = "told only as its sum with node1_seconds, less the lead"
     return Doubt(parameter.told(low), parameter.told(high), unknown)
