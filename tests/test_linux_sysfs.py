@@ -9,8 +9,8 @@ from hardware_fakes import put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware.interface import Source, Status
-from hardware.linux.sysfs import FileCell, Root, parse_integer, to_channel, to_raw
+from hardware.interface import Source, Status, to_channel, to_raw
+from hardware.linux.sysfs import FileCell, Root, parse_integer
 
 UNITS = st.builds(
     lambda pair: Source("hwmon", "temp", multiply=pair[0], divide=pair[1]),
