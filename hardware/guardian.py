@@ -48,14 +48,13 @@ LONGEST_LEASE_NS = 60_000_000_000
 
 def main(arguments: list[str]) -> int:
     """Serve the controller at the other end of the descriptor. Returns the process's exit status."""
-    channel = socket.socket(fileno=int(arguments[0]))
-    guardian = Guardian(channel)
     wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGTERM, lambda *_: None)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    return guardian.serve(wake)
+    with socket.socket(fileno=int(arguments[0])) as channel:
+        return Guardian(channel).serve(wake)
 
 
 def privileged() -> list[str]:
@@ -247,8 +246,7 @@ class Guardian:
             if outputs:
                 refuse_daemons(self._root)
             # What could not be given back keeps the originals of before.
-            found = self._journal.read()
-            left = {entry["name"]: entry for entry in found[0]} if found else {}
+            left = {entry["name"]: entry for entry in (self._journal.read() or ([], ""))[0]}
             for output in outputs:
                 held = Held(checked(output.get("name"), "name", str))
                 before = left.get(held.name)
@@ -419,10 +417,8 @@ def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
 
 def _pidfd(channel: socket.socket) -> int:
     """A descriptor that is ready when the process that made the channel has ended. Raises OSError."""
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return os.pidfd_open(struct.unpack("3i", credentials)[0])
+    return os.pidfd_open(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def _words(error: BaseException) -> str:
-    known = isinstance(error, RefusedError | JournalError | ValueError)
-    return str(error) if known else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

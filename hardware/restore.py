@@ -22,7 +22,7 @@ DAEMONS = ("fancontrol", "thermald", "coolercontrold", "fan2go", "thinkfan", "nb
 """Programs that write to the same outputs, by the names of their processes."""
 
 
-class RefusedError(Exception):
+class RefusedError(ValueError):
     """The guardian cannot or will not act; the message says why and what mends it."""
 
 

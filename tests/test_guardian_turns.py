@@ -252,6 +252,7 @@ def test_a_machine_has_one_lease(root: Path) -> None:
         (b"H{", "Expecting property name"),
         (b"H[]", "hello is '[]'; a dict is needed"),
         (b'H{"root": 3}', "root is '3'; a str is needed"),
+        (b'H{"root": "tree"}', "root is 'tree'; an absolute path is needed"),
         (b'H{"root": "/", "libraries": [3]}', "libraries is '3'; a str is needed"),
         (b'H{"root": "/", "libraries": [], "lease_ns": 5}', "lease_ns is 5; allowed is an int from 350000000"),
         (b'H{"root": "/", "libraries": [], "lease_ns": 400000000, "outputs": [3]}', "output is '3'; a dict is needed"),
@@ -673,6 +674,34 @@ def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.Monke
         assert guarded.guardian.serve(os.pipe()[0]) == 0
         assert guarded.hear()["why"] == "the controller ended"
         os.waitpid(child, 0)
+    assert shown(root) == before
+
+
+def test_the_process_ends_when_it_is_told_by_a_signal(root: Path) -> None:
+    before = shown(root)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        for tick in range(1, 101):
+            guarded.mine.send(proposal(tick))
+        real, beats = Guardian.step, iter(range(9))
+
+        def step(self: Guardian) -> None:
+            real(self)
+            if next(beats) == 2:
+                assert shown(root)[FILES["fan_pwm"]] == 90
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        try:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(Guardian, "step", step)
+                assert module.main([str(os.dup(guarded.theirs.fileno()))]) == 0
+        finally:
+            os.close(signal.set_wakeup_fd(-1))
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        assert guarded.hear()["why"] == "the guardian was told to end"
+        assert guarded.answers == 100
     assert shown(root) == before
 
 

@@ -182,18 +182,25 @@ class Gpu:
 class Place:
     """One thing of a GPU that can be written, by its `key`; `clock_policy` and `fan_policy` are 1 while we set it."""
 
-    def __init__(self, gpu: Gpu, key: str) -> None:
+    def __init__(self, gpu: Gpu, key: str, refresh: bool = False) -> None:
+        """`refresh` looks for a GPU that was lost at each access, where nobody else does."""
         self._gpu = gpu
         self._key = key
+        self._refresh: Callable[[], None] = gpu.refresh if refresh else lambda: None
         self.where = f"{gpu.where} {key}"
 
     def read(self) -> Outcome:
         """Milliwatts, megahertz, percent, or whether a program sets it."""
+        self._refresh()
         return self._gpu.read(self._key)
 
     def write(self, raw: int) -> Outcome:
         """In the same units."""
+        self._refresh()
         return self._gpu.write(self._key, raw)
+
+
+_shared: dict[int, Gpu] = {}
 
 
 def place(where: str) -> Place:
@@ -201,12 +208,13 @@ def place(where: str) -> Place:
     module = load()
     if isinstance(module, str):
         raise ValueError(module)
-    gpu = Gpu(module)
+    # What was locked is known to one object only.
+    gpu = _shared.setdefault(id(module), Gpu(module))
     gpu.refresh()
     key = where.removeprefix(f"{gpu.where} ")
     if key not in PLACES:
         raise ValueError(f"{where!r} is no place of {gpu.where}; allowed are {', '.join(PLACES)}")
-    return Place(gpu, key)
+    return Place(gpu, key, refresh=True)
 
 
 def find_output(gpu: Gpu, attribute: str) -> Output | str:

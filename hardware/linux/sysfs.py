@@ -148,17 +148,17 @@ class Root:
 
     def read_bytes(self, path: str, limit: int = ATTRIBUTE_BYTES) -> tuple[bytes, Outcome]:
         """A file's content and OK, or nothing and why; longer than `limit` bytes is GARBAGE. Never raises."""
-        for attempt in range(RETRIES + 1):
+        data, left = None, RETRIES
+        while data is None:
             try:
                 data = self.raw_read(path, limit + 1)
             except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EINTR) and attempt < RETRIES:
-                    continue
-                return b"", failure(error, self.where(path))
-            if len(data) > limit:
-                return b"", Outcome(None, Status.GARBAGE, f"longer than {limit} bytes: {self.where(path)}")
-            return data, Outcome(None, Status.OK)
-        raise AssertionError("every attempt returns or is followed by another")
+                if left == 0 or error.errno not in (errno.EAGAIN, errno.EINTR):
+                    return b"", failure(error, self.where(path))
+                left -= 1
+        if len(data) > limit:
+            return b"", Outcome(None, Status.GARBAGE, f"longer than {limit} bytes: {self.where(path)}")
+        return data, Outcome(None, Status.OK)
 
     def read_integer(self, path: str) -> Outcome:
         """The integer in an attribute file. Never raises."""
