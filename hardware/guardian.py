@@ -6,7 +6,7 @@ journal, and only then carries proposals out. Whatever happens to the controller
 given back at the end. What is decided is decided in `hardware.watch`; here are the files and the process.
 
 Messages are one packet each. To the guardian: `H` (JSON, first), `O` (JSON, an output anew), `P` (a proposal), `B`
-(goodbye). From it: `A` (an answer to each proposal), `R` (JSON, when anything has changed).
+(goodbye). From it: `A` (an answer to one proposal in four), `R` (JSON, when anything has changed).
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from hardware.restore import RefusedError, give_back, lease, library, refuse_dae
 from hardware.status import Status
 from hardware.watch import LEASE_NS, Bounds, OutputWatch, Watch
 
-BEAT_NS = 20_000_000
+BEAT_NS = 10_000_000
+"""So often messages are taken in and everything is looked after."""
 SUSPEND_NS = 500_000_000
 """The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
 ANSWER = struct.Struct("<cBxxIQ")
+ANSWER_EVERY = 4
+"""One proposal in so many is answered."""
 PACKET_BYTES = 1 << 20
 LATENESS_NS = 100_000
 LATENESS_BUCKETS = 1_000
@@ -205,7 +208,8 @@ class Guardian:
             except Exception as error:  # nothing was changed yet
                 self._send({"ready": False, "why": _words(error)})
                 return 1
-            watched = [self._channel.fileno(), wake]
+            # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
+            watched = [wake]
             try:
                 with contextlib.suppress(OSError):
                     watched.append(_pidfd(self._channel))
@@ -214,10 +218,8 @@ class Guardian:
                     wait_ns = max(0, self._due_ns - self._now_ns())
                     ready, _, _ = select.select(watched, [], [], wait_ns / 1e9)
                     self.step()
-                    if wake in ready:
-                        self.watch.end("the guardian was told to end")
-                    if set(ready) & set(watched[2:]):
-                        self.watch.end("the controller ended")
+                    if ready:
+                        self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
             except BaseException as error:  # whatever it is, outputs do not stay as they are
                 self.watch.end(f"the guardian failed: {_words(error)}")
                 self.end()
@@ -331,9 +333,10 @@ class Guardian:
         if kind == b"P":
             tick, wanted = _proposal(message)
             self.watch.proposal(self._now_ns(), tick, wanted)
-            # An answer that finds no room is not missed: the next one says the same.
-            with contextlib.suppress(OSError):
-                self._channel.send(ANSWER.pack(b"A", self.watch.state, self._missed & 0xFFFFFFFF, self.watch.tick))
+            # A sign of life now and then. One that finds no room is not missed: the next one says the same.
+            if tick % ANSWER_EVERY == 1:
+                with contextlib.suppress(OSError):
+                    self._channel.send(ANSWER.pack(b"A", self.watch.state, self._missed & 0xFFFFFFFF, self.watch.tick))
         elif kind == b"B":
             self.watch.end("goodbye")
         elif kind == b"O":

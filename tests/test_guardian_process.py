@@ -204,9 +204,8 @@ def test_a_guardian_that_keeps_dying_is_not_started_for_ever_and_the_last_word_i
 def test_a_guardian_that_does_not_answer_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEAF_NS", 200_000_000)
     originals = shown(root)
-    hardware = acting(root)
-    hands = hardware._hands
-    assert isinstance(hands, GuardedHands)
+    hands = GuardedHands(root, period_ns=10_000_000)
+    hardware = LinuxHardware(root, MACHINE, time.monotonic_ns, hands)
     try:
         applied_until(hardware, root)
         stopped = hands.pid

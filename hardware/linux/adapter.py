@@ -121,6 +121,7 @@ class LinuxHardware:
             _Sensor(channel, all(source.kind in _TABLES for source in channel.sources)) for channel in wiring.sensors
         )
         self._outputs: dict[str, tuple[Output, Source]] = {}
+        self._bounds: dict[str, tuple[int, int, int]] = {}
         self._lost: set[str] = set()
         self._reads = 0
         self._next_scan = 0
@@ -247,6 +248,8 @@ class LinuxHardware:
                 reasons.append(output)
                 continue
             self._outputs[limit.name] = output, source
+            minimum, maximum, safe = (to_raw(source, bound) for bound in (limit.minimum, limit.maximum, limit.safe))
+            self._bounds[limit.name] = minimum, maximum, safe
             self.found[limit.name] = output.where
             return ""
         return "; ".join(reasons) or "the scenario names no source"
@@ -347,9 +350,8 @@ class LinuxHardware:
         return Applied(MappingProxyType(values), tuple(clamped), tuple(failed))
 
     def _asked(self, name: str, value: int) -> Asked:
-        limit, (output, source) = self._limits[name], self._outputs[name]
-        minimum, maximum, safe = (to_raw(source, bound) for bound in (limit.minimum, limit.maximum, limit.safe))
-        return Asked(output, minimum, maximum, safe, output.inside(to_raw(source, value)))
+        output, source = self._outputs[name]
+        return Asked(output, *self._bounds[name], output.inside(to_raw(source, value)))
 
     def _lose(self, name: str, outcome: Outcome = _NOWHERE) -> None:
         """A device that has just vanished is looked for at the next read, whenever the last search was."""

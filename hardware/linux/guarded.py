@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hardware.guardian import ANSWER, LONGEST_LEASE_NS, PACKET_BYTES, PAIR, PROPOSAL
+from hardware.guardian import ANSWER, ANSWER_EVERY, LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
 from hardware.linux.hands import Asked
 from hardware.linux.sysfs import Outcome
@@ -29,7 +30,7 @@ START_SECONDS = 10.0
 END_SECONDS = 10.0
 """So long giving everything back may take at the end."""
 DEAF_NS = 5_000_000_000
-"""A guardian that has not answered for so long is ended, and another one started."""
+"""A guardian that has not answered for so long, or for three answers, is ended, and another one started."""
 RESTARTS = 5
 RESTART_NS = 60_000_000_000
 """So many restarts are tried within so long."""
@@ -57,6 +58,7 @@ class GuardedHands:
         # The guardian does not work where this process does.
         self._root = os.path.realpath(root)
         self._lease_ns = min(LONGEST_LEASE_NS, max(LEASE_NS, period_ns * 7 // 2))
+        self._deaf_ns = max(DEAF_NS, 3 * ANSWER_EVERY * period_ns)
         self._now_ns = now_ns
         self._names: tuple[str, ...] = ()
         self._described: dict[str, Asked] = {}
@@ -64,10 +66,13 @@ class GuardedHands:
         self._process: subprocess.Popen[bytes] | None = None
         self._former: list[subprocess.Popen[bytes]] = []
         self._channel: socket.socket | None = None
+        # A new megabyte for each message would cost more than all the rest of a cycle.
+        self._packet = memoryview(bytearray(PACKET_BYTES))
         self._ready = False
         self._failed: dict[str, str] = {}
         self._gone = frozenset[str]()
-        self._final: dict[str, Any] | None = None
+        self.final: dict[str, Any] = {}
+        """What the last guardian said at its end: why, what is unrestored, and how late it was."""
         self._why = ""
         self._tick = 0
         self._heard_ns = 0
@@ -118,35 +123,38 @@ class GuardedHands:
         if self._channel is None:
             self._again(now_ns)
         failed: dict[str, Outcome] = {}
-        pairs = b""
-        count = 0
+        numbers: list[int] = []
         for name, asked in wanted.items():
             known = self._described.get(name)
             if known is None or known.output is not asked.output:
-                self._described[name] = asked
-                self._places.pop(name, None)
-                self._failed[name] = "the guardian is taking it"
-                self._send(b"O" + json.dumps(_description(name, asked)).encode())
+                self._describe(name, asked)
             if not self._ready:
                 failed[name] = Outcome(None, Status.UNREADABLE, self._why or "the guardian is starting")
-                continue
-            why = self._failed.get(name)
-            if why is not None:
-                failed[name] = Outcome(None, Status.ABSENT if name in self._gone else Status.UNREADABLE, why)
+            elif name in self._failed:
+                status = Status.ABSENT if name in self._gone else Status.UNREADABLE
+                failed[name] = Outcome(None, status, self._failed[name])
             place = self._places.get(name)
             if place is not None:
-                pairs += PAIR.pack(place, asked.raw)
-                count += 1
+                numbers += place, asked.raw
         if self._ready:
             self._tick += 1
-            self._send(PROPOSAL.pack(b"P", count, self._tick) + pairs)
-            if now_ns - self._heard_ns > DEAF_NS:
+            # `PROPOSAL` and a `PAIR` for each output.
+            count = len(numbers) // 2
+            self._send(struct.pack("<cxxxIQ" + "Iq" * count, b"P", count, self._tick, *numbers))
+            if now_ns - self._heard_ns > self._deaf_ns:
                 self._lose("it does not answer")
         return failed
 
+    def _describe(self, name: str, asked: Asked) -> None:
+        """The output has another device now, or has one at last."""
+        self._described[name] = asked
+        self._places.pop(name, None)
+        self._failed[name] = "the guardian is taking it"
+        self._send(b"O" + json.dumps(_description(name, asked)).encode())
+
     def close(self) -> tuple[tuple[str, str], ...]:
         """Say goodbye and wait until everything was given back; what was not, and why."""
-        if self._channel is None and self._names and self._final is None:
+        if self._channel is None and self._names and not self.final:
             # The last guardian is gone and may have left something: another one gives it back.
             self._described = {}
             self._start()
@@ -156,10 +164,10 @@ class GuardedHands:
             self._wait(deadline_ns)
             self._hear()
         self._stop()
-        if self._final is None:
+        if not self.final:
             return tuple((name, f"the guardian did not say: {self._why}") for name in self._described)
         replayed = self.replayed.get("unrestored", ()) if not self._described else ()
-        return tuple((name, why) for name, why in (*replayed, *self._final["unrestored"]))
+        return tuple((name, why) for name, why in (*replayed, *self.final["unrestored"]))
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -173,7 +181,7 @@ class GuardedHands:
                 start_new_session=True,
             )  # fmt: skip
         self._channel = mine
-        self._ready, self._why, self._final = False, "", None
+        self._ready, self._why, self.final = False, "", {}
         self._places, self._failed, self._gone = {}, {}, frozenset[str]()
         self._heard_ns = self._now_ns()
         self._starts_ns.append(self._heard_ns)
@@ -199,7 +207,7 @@ class GuardedHands:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if self._process is not None and self._final is None:
+        if self._process is not None and not self.final:
             # Should it live on, two would write. What it has left, its journal says.
             self._process.kill()
         if self._process is not None and self._process.poll() is None:
@@ -236,7 +244,7 @@ class GuardedHands:
         """Take in everything that the guardian has said."""
         while self._channel is not None:
             try:
-                message = self._channel.recv(PACKET_BYTES)
+                message = self._packet[: self._channel.recv_into(self._packet)].tobytes()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -261,7 +269,7 @@ class GuardedHands:
             taken = [name for name in self._names if name not in table["refused"]] if self._described else []
             self._failed = table["refused"]
         elif "final" in table:
-            self._final = table
+            self.final = table
             self._why = table["why"]
             return
         else:
