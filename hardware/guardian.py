@@ -38,14 +38,13 @@ SUSPEND_NS = 500_000_000
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
 ANSWER = struct.Struct("<cBxxIQ")
+HELLO_SECONDS = 10.0
 ANSWER_EVERY = 4
 """One proposal in so many is answered."""
 PACKET_BYTES = 1 << 20
 LATENESS_NS = 100_000
 LATENESS_BUCKETS = 1_000
 """Lateness is counted in so many buckets of this width."""
-MESSAGES = 64
-"""So many messages are taken in at once, before outputs have their turn."""
 LONGEST_LEASE_NS = 60_000_000_000
 
 
@@ -101,9 +100,10 @@ class Held:
     def admit(self, root: Root, table: dict[str, Any], before: list[int | None] | None) -> None:
         """Take the output if it is what it is said to be and can be given back; else say in `refused` why not.
 
-        `before` are the originals that are known already. Nothing is written but what is there.
+        `before` are the originals that are known already. Nothing is written but what is there. What was taken before
+        stays to be given back.
         """
-        self.refused, self.watch, self.output, self.gone = "", None, None, False
+        self.refused, self.watch, self.gone = "", None, False
         try:
             minimum, maximum, safe = (integer(table, key, -MOST, MOST) for key in ("minimum", "maximum", "safe"))
             if not minimum <= safe <= maximum:
@@ -228,8 +228,9 @@ class Guardian:
 
     def begin(self) -> int:
         """Everything that comes before the first proposal. Returns the lease; raises what is wrong."""
-        ready, _, _ = select.select([self._channel], [], [], 10)
-        hello = self._channel.recv(PACKET_BYTES) if ready else b""
+        self._channel.settimeout(HELLO_SECONDS)
+        hello = self._channel.recv(PACKET_BYTES)
+        self._channel.setblocking(False)
         if hello[:1] != b"H":
             raise RefusedError("nobody said what is to be guarded")
         table = checked(json.loads(hello[1:]), "hello", dict)
@@ -316,7 +317,8 @@ class Guardian:
         self._report()
 
     def _hear(self) -> None:
-        for _message in range(MESSAGES):
+        # A bound, so that outputs have their turn whatever comes.
+        for _message in range(64):
             try:
                 message = self._channel.recv(PACKET_BYTES)
             except BlockingIOError:
@@ -353,8 +355,7 @@ class Guardian:
         if place is None:
             raise ValueError(f"{table.get('name')!r} is no output of this session")
         held = self.held[place]
-        before = held.entry.get("originals")
-        held.admit(self._root, table, before)
+        held.admit(self._root, table, held.entry.get("originals"))
         self.watch.outputs[place] = held.watch
         self._said = {}
         try:

@@ -270,6 +270,13 @@ def test_a_beginning_that_cannot_be_is_refused_with_one_message(root: Path, mess
     assert not (root / FOLDER).exists()
 
 
+def test_a_controller_that_says_nothing_is_not_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELLO_SECONDS", 0.05)
+    with bench(root, begin=False) as guarded:
+        assert guarded.guardian.serve(os.pipe()[0]) == 1
+        assert "timed out" in guarded.hear()["why"]
+
+
 def test_a_journal_that_cannot_be_written_is_no_beginning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_journal: Journal, _records: object) -> None:
         raise JournalError("full")
@@ -480,7 +487,8 @@ def test_a_device_that_goes_and_comes_back_elsewhere_is_described_anew(root: Pat
         assert "not minimum" in guarded.said[-1]["refused"]["plain_pwm"]
         guarded.guardian.end()
         # What was there first is what comes back.
-        assert [(back / name).read_text() for name in ("pwm1", "pwm1_enable")] == ["120\n", "5\n"]
+        assert [(back / name).read_text() for name in ("pwm1", "pwm1_enable", "pwm2")] == ["120\n", "5\n", "60\n"]
+    assert journal(root) is None
 
 
 def test_without_a_journal_for_it_no_output_is_taken_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

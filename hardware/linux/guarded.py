@@ -224,8 +224,9 @@ class GuardedHands:
 
     def _wait(self, deadline_ns: int) -> None:
         if self._channel is not None:
-            left = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
-            select.select([self._channel], [], [], left)
+            news = select.poll()
+            news.register(self._channel, select.POLLIN)
+            news.poll(max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000))
 
     def _send(self, message: bytes) -> None:
         if self._channel is None:
