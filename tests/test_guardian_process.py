@@ -5,6 +5,7 @@ Figures are printed (`-s` shows them) and measured by `benchmarks/guardian.py`; 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -314,18 +315,19 @@ def killed_at_each_call(root: Path, call: str, most: int) -> int:
     for number in range(1, most + 1):
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with mine, theirs:
-            mine.send(b"H" + json.dumps(hello(root)).encode())
-            for tick in range(1, 4):
-                mine.send(proposal(tick, {**MIDDLE, "fan_pwm": 80 + tick}))
-            mine.send(b"B")
-            done = subprocess.run(
-                ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                 f"inject={call}:signal=KILL:when={number}", *module.guardian_words(theirs.fileno())],
-                pass_fds=[theirs.fileno()], check=False, timeout=60,
-            )  # fmt: skip
-        if done.returncode >= 0 and done.returncode != 137:
+            words = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                     f"inject={call}:signal=KILL:when={number}", *module.guardian_words(theirs.fileno())]  # fmt: skip
+            with subprocess.Popen(words, pass_fds=[theirs.fileno()]) as process:
+                mine.send(b"H" + json.dumps(hello(root)).encode())
+                for tick in (1, 2):
+                    mine.send(proposal(tick, {**MIDDLE, "fan_pwm": 80 + tick, "clock": 2_000 + tick}))
+                    until(lambda: process.poll() is not None or shown(root)[FILES["state"]] == MIDDLE["state"])
+                    until(lambda: process.poll() is not None or shown(root)[FILES["fan_pwm"]] == 80 + tick)  # noqa: B023
+                mine.send(b"B")
+        if process.returncode == 0:
             assert shown(root) == originals
             return number - 1
+        assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
         # Whatever is left, the next one gives it back.
         module_restore(root)
         assert shown(root) == originals, f"{call} {number}"
@@ -348,7 +350,7 @@ def strace_injects() -> bool:
 
 @pytest.mark.skipif(not strace_injects(), reason="no strace here that may trace: kills at system calls are not tried")
 @pytest.mark.parametrize(
-    ("call", "most"), [("fsync", 99), ("rename", 99), ("unlink", 99), ("write", 400 if NIGHTLY else 6)]
+    ("call", "most"), [("fsync", 99), ("rename", 99), ("unlink", 99), ("write", 400 if NIGHTLY else 12)]
 )
 def test_a_guardian_killed_at_any_system_call_leaves_what_the_next_one_gives_back(
     root: Path, call: str, most: int
@@ -356,3 +358,33 @@ def test_a_guardian_killed_at_any_system_call_leaves_what_the_next_one_gives_bac
     killed = killed_at_each_call(root, call, most)
     print(f"\n{call}: killed at {killed} calls")
     assert killed >= 1
+
+
+@pytest.mark.skipif(not strace_injects(), reason="no strace here that may trace: kills at system calls are not tried")
+def test_a_controller_killed_at_any_message_is_given_back_for(root: Path) -> None:
+    """From the first message, before there is a journal, to the goodbye. Nightly all of them."""
+    originals = shown(root)
+    for number in (1, 2, 3, 4, 5, 6) if NIGHTLY else (1, 3, 6):
+        words = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e",
+                 f"inject=sendto:signal=KILL:when={number}")  # fmt: skip
+        with controller(root, cycles=4, wrapper=words) as process:
+            said = process.stdout.read()
+            assert process.wait(60) != 0
+            # The guardian's process comes first, then the cycles that were over.
+            assert len(said.splitlines()) == max(0, number - 1)
+        until(lambda: is_free(root))
+        assert shown(root) == originals
+        assert not (root / FOLDER / "journal").exists()
+
+
+def is_free(root: Path) -> bool:
+    """Whether no guardian acts below `root`."""
+    path = root / FOLDER / "lease"
+    if not path.exists():
+        return True
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
