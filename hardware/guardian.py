@@ -217,9 +217,9 @@ class Guardian:
                 while not self.watch.ended:
                     wait_ns = max(0, self._due_ns - self._now_ns())
                     ready, _, _ = select.select(watched, [], [], wait_ns / 1e9)
-                    self.step()
                     if ready:
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
+                    self.step()
             except BaseException as error:  # whatever it is, outputs do not stay as they are
                 self.watch.end(f"the guardian failed: {_words(error)}")
                 self.end()

@@ -37,6 +37,7 @@ from hardware import guardian as module
 from hardware import restore as restoring
 from hardware.guardian import PAIR, PROPOSAL, Guardian
 from hardware.journal import FOLDER, Journal, JournalError
+from hardware.linux.output import Output
 from hardware.linux.sysfs import Root
 from hardware.restore import DAEMONS, OverTimeError, RefusedError, bounded, lease, replay, restore
 from hardware.watch import GIVE_UP_NS, State
@@ -549,6 +550,24 @@ def test_what_cannot_be_given_back_is_cooled_told_and_kept(root: Path, files: Fi
     assert restore(Root(root)) == {"found": True, "restored": ["fan_pwm"], "unrestored": [], "cut": ""}
     assert shown(root)[MODE] == 5
     assert restore(Root(root)) == {"found": False, "restored": [], "unrestored": [], "cut": ""}
+
+
+def test_one_output_that_raises_does_not_hold_up_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shown(root)
+    real = Output.give_back
+
+    def raises(output: Output, originals: Any, safe: int) -> tuple[str, bool]:
+        if output.where.endswith("cur_state"):
+            raise RuntimeError("what nobody expected")
+        return real(output, originals, safe)
+
+    monkeypatch.setattr(Output, "give_back", raises)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        assert guarded.guardian.end() == 1
+        ((name, why),) = guarded.hear()["unrestored"]
+        assert (name, "what nobody expected" in why) == ("state", True)
+    assert shown(root) == {**before, FILES["state"]: SAFE["state"]}
 
 
 def test_full_speed_by_mode_is_the_last_resort(root: Path, files: Files) -> None:

@@ -150,7 +150,9 @@ class GuardedHands:
         self._described[name] = asked
         self._places.pop(name, None)
         self._failed[name] = "the guardian is taking it"
-        self._send(b"O" + json.dumps(_description(name, asked)).encode())
+        if not self._send(b"O" + json.dumps(_description(name, asked)).encode()) and self._channel is not None:
+            # There was no room; the next cycle tries again.
+            del self._described[name]
 
     def close(self) -> tuple[tuple[str, str], ...]:
         """Say goodbye and wait until everything was given back; what was not, and why."""
@@ -228,18 +230,20 @@ class GuardedHands:
             news.register(self._channel, select.POLLIN)
             news.poll(max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000))
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> bool:
+        """Whether the message is on its way. One that finds no room is not: whoever stays so busy does not answer."""
         if self._channel is None:
-            return
+            return False
         try:
             self._channel.send(message)
         except BlockingIOError:
-            # It is busy. If it stays so, it does not answer either.
-            return
+            return False
         except OSError as error:
             self._hear()
             if self._channel is not None:
                 self._lose(error.strerror or type(error).__name__)
+            return False
+        return True
 
     def _hear(self) -> None:
         """Take in everything that the guardian has said."""
