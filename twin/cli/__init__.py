@@ -179,9 +179,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--out", metavar="DIR", type=_folder, help="keep the replay's tables there")
     replay.add_argument("--crystal", action="store_true", help="with a shared memory pool, laid out as it was recorded")
 
-    compare = add("compare", "find the first difference between two runs")
+    compare = add("compare", "find the first difference between two runs, or how far a machine and its twin part")
     compare.add_argument("run", metavar="RUN", help="a run directory")
-    compare.add_argument("other", metavar="RUN", help="another run directory")
+    compare.add_argument("other", metavar="RUN", nargs="?", help="another run directory")
+    compare.add_argument("--live", action="store_true", help="how far one run in shadow mode parts")
+    compare.add_argument("--seconds", metavar="SECONDS", type=_seconds, help="live: only the last so many seconds")
+    compare.add_argument("--watch", metavar="SECONDS", type=_seconds, help="live: again every so many seconds")
 
     export = add("export", "write a run's tables for other tools")
     export.add_argument("run", metavar="RUN", help="a run directory")
