@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hardware.interface import Channel
-from twin.control.cycle import Cycle
+from twin.record.seamformat import Cycle
 from twin.shadow import acted_channel, twin_channel
 
 

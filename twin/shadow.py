@@ -9,7 +9,8 @@ them. Both cross the seam as channels of their own, so that they are in the log,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from twin.world.plant import Plant, Work
 
 LONGEST_GAP_NS = 30 * SECOND_NS
 """After a longer time without a reading nobody knows what drove the machine, and the plants begin anew."""
+ACTING = "acting_code"
+"""The channel that is 1 while the machine is acted on, and 0 while it is only read."""
 PLAUSIBLE_MILLICELSIUS = (-20_000, 125_000)
 """Readings outside are no temperatures of a machine that runs."""
 
@@ -36,20 +39,47 @@ def acted_channel(sensor: str) -> str:
     return f"acted_{sensor}_temp_millicelsius"
 
 
+class Acting(Protocol):
+    """The machine's outputs, which are taken when the twin has proved good, and given back when it no longer is."""
+
+    def begin(self) -> bool:
+        """Act from the next command on; False when that cannot be, and need not be asked again."""
+
+    def end(self) -> None:
+        """Give everything back, and only read."""
+
+
+@dataclass(frozen=True)
+class GoLive:
+    """Act once every sensor was within `millicelsius` of its twin for `seconds` on end, and while it is."""
+
+    millicelsius: int
+    seconds: float
+    acting: Acting
+
+
 class ShadowHardware:
     """`hardware`, which is read, with the two plants of `scenario`'s machine beside it. `elapsed_ns` is the run's time.
 
     `sensors` are the hardware's, then `twin_..._temp_millicelsius` and `acted_..._temp_millicelsius` for each of the
-    machine's. They are absent until the machine has shown a temperature, and while nothing tells what drives it.
+    machine's, absent until the machine has shown a temperature and while nothing tells what drives it, and
+    `acting_code`. Nothing is acted on without `go_live`.
     """
 
-    def __init__(self, hardware: Hardware, scenario: Scenario, elapsed_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, hardware: Hardware, scenario: Scenario, elapsed_ns: Callable[[], int], go_live: GoLive | None = None
+    ) -> None:
         self.hardware = hardware
         self._machine = machine = scenario.machine
         self._elapsed_ns = elapsed_ns
         names = [sensor.name for sensor in machine.sensors]
         own = tuple(Channel(make(name)) for make in (twin_channel, acted_channel) for name in names)
-        self._sensors = (*hardware.sensors, *own)
+        self._sensors = (*hardware.sensors, *own, Channel(ACTING))
+        self._go_live = go_live
+        self._acts = False
+        self._budget = None if go_live is None else Budget(
+            go_live.millicelsius, go_live.seconds, tuple(names), self._sensors
+        )  # fmt: skip
         self._places = {channel.name: place for place, channel in enumerate(hardware.sensors)}
         self._cpu_power = PowerMeter(
             hardware.sensors[self._places["cpu_energy_microjoules"]].wrap, most_cpu_microwatts(machine.cpu.pl2_watts)
@@ -76,11 +106,27 @@ class ShadowHardware:
         """What the machine shows, and what the plants show at the same time."""
         readings = self.hardware.read()
         now_ns = self._elapsed_ns()
-        shown = self._along(readings, now_ns)
+        shown = (*self._along(readings, now_ns), int(self._acts))
         statuses = tuple(Status.ABSENT if value is None else Status.OK for value in shown)
-        return Readings(
+        whole = Readings(
             (*readings.values, *shown), (*readings.times_ns, *(now_ns,) * len(shown)), (*readings.statuses, *statuses)
         )
+        self._decide(whole, now_ns)
+        return whole
+
+    def _decide(self, readings: Readings, now_ns: int) -> None:
+        """Take the machine, or give it back, by how far the twin and the machine have parted."""
+        live, budget = self._go_live, self._budget
+        if live is None or budget is None:
+            return
+        kept = budget.see(readings, now_ns)
+        if kept and not self._acts:
+            self._acts = live.acting.begin()
+            if not self._acts:
+                self._go_live = None
+        elif self._acts and not kept:
+            self._acts = False
+            live.acting.end()
 
     def apply(self, command: Command) -> Applied:
         """Clamped by the hardware, which is told nothing unless it acts, and done to the acted plant."""

@@ -21,6 +21,7 @@ from twin import __version__
 from twin.cli.fitting import add_fitting
 from twin.cli.texts import file as _file
 from twin.cli.texts import folder as _folder
+from twin.cli.texts import part_and_time as _part_and_time
 from twin.cli.texts import seconds as _seconds
 from twin.cli.texts import there as _there
 from twin.cli.texts import whole as _whole
@@ -171,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
     )
     run.add_argument("--act", action="store_true", help="linux: write to the hardware; without it only read and log")
+    run.add_argument("--shadow", action="store_true", help="linux: read the machine, and act on a twin beside it")
+    run.add_argument(
+        "--go-live-within", metavar="C:SECONDS", type=_part_and_time,
+        help="with --shadow --act: act once, and while, machine and twin part by no more for so long",
+    )  # fmt: skip
     run.add_argument("--load", action="store_true", help="linux: play the scenario's workload on the real processor")
     run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N, ends:M+sample:N or none")
 

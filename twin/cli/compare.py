@@ -45,7 +45,7 @@ def _live(options: argparse.Namespace) -> int:
             raise InputError(f"{path}: is no run directory; name the directory that twin run --shadow --out names")
         log = read_seam_log(path / SEAM_LOG)
         cycles = log.cycles[_first(log, options.seconds) :]
-        found = gaps(log.header.sensors, cycles)
+        found = gaps(log.header.channels, list(cycles))
         if not found:
             raise InputError(f"{path}: is no run in shadow mode; twin run SCENARIO --backend linux --shadow makes one")
         if options.json:
