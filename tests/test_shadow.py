@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from commands import command
 from hypothesis import given
 from hypothesis import strategies as st
-from running import Kept, quick, shipped_scenario
+from running import Kept, here, quick, shipped_scenario
 
 from hardware.interface import Channel, Command, Readings, Status
 from twin.cli.backends import simulated
 from twin.control.choose import make_controller
 from twin.loop import Loop
 from twin.scenario import Fault, Scenario
-from twin.shadow import Budget, ShadowHardware, acted_channel, twin_channel
+from twin.shadow import Budget, GoLive, ShadowHardware, acted_channel, twin_channel
 
 
 def watched(machine: Scenario, twin: Scenario) -> tuple[Kept, ShadowHardware]:
@@ -159,3 +162,95 @@ def test_a_budget_is_what_its_sentence_says(steps: list[tuple[int, int | None]])
         kept = bool(run) and run[0] - run[-1] >= 1_000_000_000
         statuses = (Status.ABSENT if value is None else Status.OK, Status.OK)
         assert budget.see(Readings((value, 50_000), (0, 0), statuses), now_ns) is kept
+
+
+class Hands:
+    """Notes when it was to act; refuses once it was told to."""
+
+    def __init__(self, able: bool = True) -> None:
+        self.said: list[str] = []
+        self.able = able
+
+    def begin(self) -> bool:
+        self.said.append("begin")
+        return self.able
+
+    def end(self) -> None:
+        self.said.append("end")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_it_goes_live_when_the_budget_was_kept_and_no_longer_when_it_is_not(able: bool) -> None:
+    scenario = quick(
+        shipped_scenario("idle"), duration_ms=9_000,
+        faults=(Fault(target="cpu", state="wrong", at_ms=4_000, duration_ms=1_000, amount=20_000),),
+    )  # fmt: skip
+    backend = simulated(scenario)
+    hands = Hands(able)
+    shadow = ShadowHardware(backend.hardware, scenario, backend.env.elapsed_ns, GoLive(3_000, 2.0, hands))
+    kept = Kept()
+    Loop(backend.env, shadow, scenario, make_controller(scenario, shadow.limits), kept).run()
+    place = [channel.name for channel in shadow.sensors].index("acting_code")
+    acting = [cycle.readings.values[place] for cycle in kept.cycles]
+    if not able:
+        # What cannot be is not asked for again.
+        assert hands.said == ["begin"]
+        assert set(acting) == {0}
+        return
+    assert hands.said == ["begin", "end", "begin"]
+    assert acting[:21] == [0] * 21
+    assert set(acting[21:40]) == {1}
+    assert set(acting[42:70]) == {0}
+    assert acting[-1] == 1
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine as files, which stand still."""
+    root = tmp_path_factory.mktemp("machine") / "root"
+    here("run", "idle", "--backend", "lockstep", "--root", root, "--duration", 1, "--out", root.parent / "made")
+    return root
+
+
+def test_shadow_and_live_as_a_user_runs_them(tree: Path, tmp_path: Path) -> None:
+    outputs = sorted(tree.glob("sys/class/hwmon/*/pwm*"))
+    before = [path.read_text() for path in outputs]
+    run = tmp_path / "run"
+    live = ("--shadow", "--act", "--go-live-within", "5:0.3")
+    result = here("run", "idle", "--backend", "linux", "--root", tree, "--duration", 1.5, *live, "--out", run)
+    assert [path.read_text() for path in outputs] == before
+    table = pd.read_parquet(run / "control.parquet")
+    assert table["acting_code"].iloc[0] == 0
+    assert table["acting_code"].iloc[-1] == 1
+    assert here("replay", run)["control_digest"] == result["control_digest"]
+    found = here("compare", "--live", run, "--seconds", 1)
+    assert found["ended"]
+    assert {gap["sensor"] for gap in found["sensors"]} == {"cpu", "gpu", "case"}
+    assert all(gap["samples"] == found["cycles"] and abs(gap["worst"]) <= 5_000 for gap in found["sensors"])
+    assert "the twin has proved good" in (run / "run.log").read_text()
+    said = command("compare", "--live", run)
+    assert "had it acted" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("run", "idle", "--shadow"), "--shadow goes with --backend linux"),
+        (("run", "idle", "--backend", "linux", "--root", "{tree}", "--shadow", "--act"), "name it"),
+        (("run", "idle", "--backend", "linux", "--root", "{tree}", "--go-live-within", "2:5"), "--shadow --act"),
+        (("run", "idle", "--go-live-within", "2"), "write C:SECONDS"),
+        (("run", "idle", "--go-live-within", "nan:2"), "write C:SECONDS"),
+        (("run", "idle", "--go-live-within", "2:0"), "is not a number of seconds"),
+        (("compare", "{tree}"), "name another run, or add --live"),
+        (("compare", "{tree}", "{tree}", "--live"), "name one run"),
+        (("compare", "{tree}", "{tree}", "--watch", "2"), "--watch goes with --live"),
+        (("compare", "{tree}", "--live"), "reading the seam log"),
+        (("compare", "{tree}/../made", "--live"), "is no run in shadow mode"),
+        (("compare", "/nowhere", "--live"), "is no run directory"),
+    ],
+)
+def test_bad_input(tree: Path, arguments: tuple[str, ...], part: str) -> None:
+    said = command(*(each.format(tree=tree) for each in arguments))
+    assert said.status in (2, 3)
+    assert part in said.err
+    assert "Traceback" not in said.err
