@@ -71,6 +71,11 @@ class Fitted:
     recording: str = ""
     unknown: str = ""
 
+    @property
+    def label(self) -> str:
+        """The name, and the recording in brackets where it belongs to one."""
+        return f"{self.name} ({self.recording})" if self.recording else self.name
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -171,18 +176,19 @@ def fit(
     problem = task.problem(shape, SLOWEST_SHARES[0])
     solution, noise = _polish(problem, point, task.scale)
     doubts = intervals.intervals(problem, solution)
+    found = tuple(
+        Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
+               fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
+        for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
+    )  # fmt: skip
     return Fit(
         kind=kind,
         shape=shape,
         look=look,
         lead_seconds=task.lead_seconds,
         max_rpm=task.max_rpm,
-        parameters=tuple(
-            Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
-                   fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
-            for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
-        ),
-        together=doubts.together,
+        parameters=found,
+        together=tuple((found[one].label, found[other].label) for one, other in doubts.together),
         foretold_celsius=foretold,
         noise_celsius=noise,
         quantum_celsius=min(recording.quantum_celsius for recording in recordings),
