@@ -1,0 +1,212 @@
+"""What runs in the virtual machine: the Linux backend beside the registers of the chips, called from outside.
+
+Only the standard library and `hardware`. A call is a pickled `(function, arguments)` and its answer `(went well,
+value)`, each behind its length in four bytes, on the machine's one virtual serial port.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import pickle
+import struct
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hardware.interface import Applied, Command, Readings, Status, Wiring
+from hardware.linux.adapter import LinuxHardware
+from hardware.linux.tree import SysTree
+
+MACHINE = Path("/run/machine")
+"""The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
+
+BUS = Path("/sys/bus/i2c/devices/i2c-0")
+_SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
+
+
+class _Transfer(ctypes.Structure):
+    _fields_ = (("read", ctypes.c_uint8), ("register", ctypes.c_uint8), ("size", ctypes.c_uint32),
+                ("data", ctypes.c_void_p))  # fmt: skip
+
+
+class Bus:
+    """The I2C bus as `/dev/i2c-0` offers it, also where a driver is bound."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.open("/dev/i2c-0", os.O_RDWR | os.O_CLOEXEC)
+        self._address = -1
+
+    def transfer(self, register: tuple[int, int, int], value: int | None) -> int:
+        """Write `value`, or read, the register (address, number, size)."""
+        address, number, size = register
+        if address != self._address:
+            fcntl.ioctl(self._descriptor, _SLAVE_FORCE, address)
+            self._address = address
+        data = ctypes.create_string_buffer(struct.pack("<H", value or 0), 34)
+        transfer = _Transfer(_READ if value is None else 0, number, size, ctypes.addressof(data))
+        fcntl.ioctl(self._descriptor, _SMBUS, transfer)
+        read: int = struct.unpack("<H", data.raw[:2])[0]
+        return read if size == 3 else read & 0xFF
+
+
+bus: Bus
+backend: LinuxHardware
+tree: SysTree
+held: dict[str, int] = {}
+
+
+def show(writes: list[tuple[tuple[int, int, int], int]]) -> None:
+    """Put values into registers."""
+    for register, value in writes:
+        bus.transfer(register, value)
+
+
+def look(registers: list[tuple[int, int, int]]) -> list[int]:
+    """What registers hold."""
+    return [bus.transfer(register, None) for register in registers]
+
+
+def plug(name: str, address: int) -> None:
+    """A chip appears on the bus, and its driver binds."""
+    (BUS / "new_device").write_text(f"{name} {address:#x}")
+
+
+def unplug(address: int) -> None:
+    """The chip is gone."""
+    (BUS / "delete_device").write_text(f"{address:#x}")
+
+
+def plugged() -> dict[int, tuple[str, str]]:
+    """Address -> the chip's name and its class device, `hwmonN`."""
+    found = {}
+    for device in Path("/sys/class/hwmon").iterdir():
+        address = (device / "device").resolve().name
+        if address.startswith("0-"):
+            found[int(address.removeprefix("0-"), base=16)] = (device / "name").read_text().strip(), device.name
+    return found
+
+
+def read_file(path: str) -> bytes | str:
+    """A file's content, or the name of the error."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def write_file(path: str, text: str) -> str:
+    """Write in one call; the name of the error, or nothing."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def hold(path: str) -> None:
+    """Keep a file open."""
+    held[path] = os.open(path, os.O_RDONLY)
+
+
+def read_held(path: str) -> bytes | str:
+    """What an open file says now, from its beginning, or the name of the error."""
+    try:
+        return os.pread(held[path], 64, 0)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def assemble(wiring: Wiring) -> None:
+    """Make the root of the machine: the kernel's sys, and a tree for what no chip shows."""
+    global tree
+    tree = SysTree(Path("/run/tree"), wiring)
+    for name, source in (("sys", "/sys"), ("proc", "/run/tree/proc"), ("run", "/run/tree/run")):
+        (MACHINE / name).mkdir(parents=True)
+        _mount(source, str(MACHINE / name))
+
+
+def start(wiring: Wiring, act: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Begin a backend; what it found and what it misses."""
+    global backend
+    backend = LinuxHardware(MACHINE, wiring, lambda: elapsed_ns(), act=act)
+    return backend.found, backend.missing
+
+
+elapsed_ns: Callable[[], int] = lambda: 0  # noqa: E731 - replaced at each cycle
+
+
+def cycle(
+    now_ns: int, writes: list[tuple[tuple[int, int, int], int]], values: tuple[int | None, ...],
+    statuses: tuple[Status, ...],
+) -> Readings:  # fmt: skip
+    """One cycle's reading: the world shows itself, and the backend looks. `now_ns` is the time since the run began."""
+    global elapsed_ns
+    mark = time.monotonic_ns() - now_ns
+    elapsed_ns = lambda: time.monotonic_ns() - mark  # noqa: E731
+    show(writes)
+    tree.update(values, statuses)
+    return backend.read()
+
+
+def read() -> Readings:
+    """A reading of the backend alone."""
+    return backend.read()
+
+
+def apply(values: dict[str, int], registers: list[tuple[int, int, int]]) -> tuple[Applied, list[int]]:
+    """Carry out a command, and read registers after it."""
+    applied = backend.apply(Command(values))
+    return Applied(dict(applied.values), applied.clamped, applied.failed), look(registers)
+
+
+def close() -> tuple[tuple[str, str], ...]:
+    """Close the backend; what could not be given back."""
+    backend.close()
+    return backend.unrestored
+
+
+def uptime_seconds() -> float:
+    """Since the kernel began."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _mount(source: str, target: str) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    bind = 4096
+    if library.mount(source.encode(), target.encode(), None, bind, None) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {source} on {target}")
+
+
+def serve(descriptor: int) -> None:
+    """Answer calls for ever."""
+    with os.fdopen(descriptor, "r+b", buffering=0) as port:
+        while True:
+            function, arguments = pickle.loads(_exactly(port.read, struct.unpack("<I", _exactly(port.read, 4))[0]))
+            try:
+                answer: Any = True, globals()[function](*arguments)
+            except BaseException:
+                answer = False, traceback.format_exc()
+            data = pickle.dumps(answer)
+            rest = memoryview(struct.pack("<I", len(data)) + data)
+            while rest:
+                rest = rest[port.write(rest) :]
+
+
+def _exactly(read: Callable[[int], bytes], count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        data += read(count - len(data))
+    return data
+
+
+if __name__ == "__main__":
+    bus = Bus()
+    serve(os.open(next(Path("/dev").glob("vport*")), os.O_RDWR | os.O_CLOEXEC))
