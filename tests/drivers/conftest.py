@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from drivers.kernel import CannotBeHadError, kernel
 from drivers.machine import Machine, booted
+from drivers.programs import can_stand_in_front
 from drivers.wired import plug_in, scenario, unplug_all
 
 from twin.wiring import wiring
@@ -22,9 +24,22 @@ def booted_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine
             machine.call("assemble", wiring(scenario().machine))
             yield machine
     except CannotBeHadError as error:
-        if os.environ.get("CI") == "true":
-            pytest.exit(f"REAL DRIVERS WERE NOT TESTED: {error}", returncode=1)
-        pytest.skip(f"REAL DRIVERS WERE NOT TESTED: {error}")
+        _not_tested("REAL DRIVERS", error)
+
+
+@pytest.fixture(scope="session")
+def strangers() -> None:
+    try:
+        can_stand_in_front()
+    except CannotBeHadError as error:
+        _not_tested("OTHER PROGRAMS", error)
+
+
+def _not_tested(what: str, error: CannotBeHadError) -> NoReturn:
+    said = f"{what} WERE NOT TESTED: {error}"
+    if os.environ.get("CI") == "true":
+        pytest.exit(said, returncode=1)
+    pytest.skip(said)
 
 
 @pytest.fixture
