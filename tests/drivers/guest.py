@@ -15,6 +15,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Bus:
         read: int = struct.unpack("<H", data.raw[:2])[0]
         return read if size == 3 else read & 0xFF
 
+
+HAVE_GUARDIAN = find_spec("hardware.guardian") is not None
 
 bus: Bus
 backend: LinuxHardware
@@ -133,11 +136,21 @@ def assemble(wiring: Wiring) -> None:
         _mount(source, str(MACHINE / name))
 
 
-def start(wiring: Wiring, act: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """Begin a backend; what it found and what it misses."""
+def start(wiring: Wiring, acts: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Begin a backend that acts with these hands; what it found and what it misses."""
     global backend
-    backend = LinuxHardware(MACHINE, wiring, lambda: elapsed_ns(), act=act)
+    backend = LinuxHardware(MACHINE, wiring, lambda: elapsed_ns(), **hands(acts))
     return backend.found, backend.missing
+
+
+def hands(acts: str) -> dict[str, Any]:
+    """The argument with which a backend acts: "no", "directly", or "guarded", by way of a guardian."""
+    if not HAVE_GUARDIAN or acts == "no":
+        return {} if acts == "no" else {"act": True}
+    from hardware.linux.guarded import GuardedHands
+    from hardware.linux.hands import DirectHands
+
+    return {"hands": GuardedHands(MACHINE) if acts == "guarded" else DirectHands(lambda: elapsed_ns())}
 
 
 elapsed_ns: Callable[[], int] = lambda: 0  # noqa: E731 - replaced at each cycle

@@ -14,6 +14,7 @@ from drivers.wired import (
     CHIPS,
     FANS,
     LM75,
+    TEMPERATURES,
     TMP75,
     outputs,
     plug_in,
@@ -57,10 +58,10 @@ def without_numbers(found: dict[str, str]) -> dict[str, str]:
 
 
 def test_the_order_in_which_drivers_bind_changes_nothing(machine: Machine) -> None:
-    found, _ = machine.call("start", WIRING, False)
+    found, _ = machine.call("start", WIRING, "no")
     unplug_all(machine)
     plug_in(machine, (*CHIPS[1:], CHIPS[0]))
-    again, _ = machine.call("start", WIRING, False)
+    again, _ = machine.call("start", WIRING, "no")
     assert {place for name, place in found.items() if "hwmon" in place}.isdisjoint(again.values())
     assert without_numbers(again) == without_numbers(found)
     assert set(without_numbers(found)) >= {"cpu_temp_millicelsius", "gpu_fan_rpm", "case_fan_pwm"}
@@ -70,11 +71,11 @@ def test_two_chips_of_one_name_are_told_apart_or_refused(machine: Machine) -> No
     second = Lm75(0x4A)
     plug_in(machine, (second,))
     with pytest.raises(RuntimeError, match=r"AmbiguousDeviceError: case_temp.*write lm75@0-0048.*write lm75@0-004a"):
-        machine.call("start", WIRING, False)
+        machine.call("start", WIRING, "no")
     machine.call("show", second.temperature(30_500) + LM75.temperature(44_000))
     for chip, expected in ((LM75, 44_000), (second, 30_500)):
         named = with_case_on(replace(chip, name=f"lm75@0-{chip.address:04x}"))
-        machine.call("start", named, False)
+        machine.call("start", named, "no")
         assert read(machine, named)["case_temp_millicelsius"] == (expected, Status.OK)
 
 
@@ -85,13 +86,11 @@ def test_a_temperature_comes_through_within_the_quantum_of_the_chip(machine: Mac
     unplug_all(machine)
     plug_in(machine, (*CHIPS, TMP75))
     machine.call("show", [write for chip in (*CHIPS, TMP75) for write in chip.temperature(asked)])
-    told = {}
-    for chips in (WIRING, with_case_on(TMP75)):
-        machine.call("start", chips, False)
-        told[chips is WIRING] = read(machine, chips)
-    for name, chip, fine in (("cpu", ADT7475, False), ("gpu", AMC6821, False), ("case", LM75, True),
-                             ("case", TMP75, False)):  # fmt: skip
-        value, status = told[fine][f"{name}_temp_millicelsius"]
+    machine.call("start", WIRING, "no")
+    told = {chip: read(machine)[f"{name}_temp_millicelsius"] for name, chip in TEMPERATURES.items()}
+    machine.call("start", with_case_on(TMP75), "no")
+    told[TMP75] = read(machine)["case_temp_millicelsius"]
+    for chip, (value, status) in told.items():
         assert status is Status.OK
         assert value is not None
         # 127.75 degrees are the most that any of them can show.
@@ -104,7 +103,7 @@ def test_a_speed_comes_through_within_a_count_of_the_tachometer(machine: Machine
     unplug_all(machine)
     plug_in(machine)
     machine.call("show", shown_by_chips({f"{fan}_rpm": rpm for fan in FANS}))
-    machine.call("start", WIRING, False)
+    machine.call("start", WIRING, "no")
     for fan in FANS:
         value, status = read(machine)[f"{fan}_rpm"]
         assert status is Status.OK
@@ -114,7 +113,7 @@ def test_a_speed_comes_through_within_a_count_of_the_tachometer(machine: Machine
 
 
 def test_a_command_is_in_the_registers_and_close_takes_it_out(machine: Machine) -> None:
-    machine.call("start", WIRING, True)
+    machine.call("start", WIRING, "directly")
     _, before = apply(machine, {})
     asked = {"cpu_fan_pwm": 201, "gpu_fan_pwm": 133, "case_fan_pwm": 1}
     applied, held = apply(machine, asked)
@@ -128,7 +127,7 @@ def test_a_command_is_in_the_registers_and_close_takes_it_out(machine: Machine) 
 
 
 def test_a_command_outside_the_range_never_reaches_a_driver(machine: Machine) -> None:
-    machine.call("start", WIRING, True)
+    machine.call("start", WIRING, "directly")
     applied, held = apply(machine, {"cpu_fan_pwm": -1, "gpu_fan_pwm": 10**15, "case_fan_pwm": 256})
     assert applied.values == {"cpu_fan_pwm": 0, "gpu_fan_pwm": 255, "case_fan_pwm": 255}
     assert set(applied.clamped) == set(PWM)
@@ -162,7 +161,7 @@ def test_an_adt7475_in_automatic_mode_takes_a_number_and_does_nothing(machine: M
 
 def test_a_chip_that_goes_is_absent_never_cold_and_is_found_again(machine: Machine) -> None:
     machine.call("show", LM75.temperature(48_500))
-    machine.call("start", WIRING, True)
+    machine.call("start", WIRING, "directly")
     assert read(machine)["case_temp_millicelsius"] == (48_500, Status.OK)
     held = attribute(machine, LM75.address, "temp1_input")
     machine.call("hold", held)
@@ -181,7 +180,7 @@ def test_a_chip_that_goes_is_absent_never_cold_and_is_found_again(machine: Machi
 
 
 def test_a_fan_whose_chip_goes_fails_and_the_others_are_given_back(machine: Machine) -> None:
-    machine.call("start", WIRING, True)
+    machine.call("start", WIRING, "directly")
     _, before = apply(machine, {})
     apply(machine, dict.fromkeys(PWM, 180))
     machine.call("unplug", AMC6821.address)

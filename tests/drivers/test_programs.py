@@ -31,7 +31,7 @@ def test_sensors_and_psutil_show_what_the_tree_holds(warm: Served) -> None:
     (warm.chip("nct6775") / "pwm2_enable").write_text("1")
     told = json.loads(subprocess.check_output(in_front_of(warm.root, "sensors", "-j")))
     cpu = told["coretemp-isa-0000"]["Package id 0"]["temp1_input"]
-    assert 40 < cpu < 60
+    assert 20 < cpu < 60
     assert told["amdgpu-isa-0000"]["power1"]["power1_cap"] == 220
     assert {"fan1", "fan2", "SYSTIN"} <= set(told["nct6775-isa-0000"])
     question = """

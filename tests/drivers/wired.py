@@ -26,21 +26,20 @@ FANS: dict[str, tuple[Adt7475 | Amc6821, int]] = {
     "gpu_fan": (AMC6821, 1),
     "case_fan": (ADT7475, 2),
 }
-_START_CELSIUS = {"cpu_die": 88.0, "cpu_sink": 76.0, "gpu_die": 82.0, "gpu_sink": 79.0, "case": 54.0}
 
 
-def scenario(name: str = "gaming") -> Scenario:
-    """The shipped scenario on a machine that is hot already and whose chips are these."""
-    shipped = load(name)
+def scenario(start_celsius: Mapping[str, float] | None = None) -> Scenario:
+    """`gaming` on a machine whose chips are these and whose nodes are so warm at first."""
+    shipped = load("gaming")
     machine = shipped.machine
     sensors = [
         replace(sensor, hwmon_chips=(TEMPERATURES[sensor.name].name,), hwmon_labels=(), thermal_zones=())
         for sensor in machine.sensors
     ]
     fans = [replace(fan, hwmon_chips=(FANS[fan.name][0].name,), index=FANS[fan.name][1]) for fan in machine.fans]
-    nodes = [replace(node, initial_celsius=_START_CELSIUS[node.name]) for node in machine.nodes]
-    hot = replace(machine, name="chips", sensors=tuple(sensors), fans=tuple(fans), nodes=tuple(nodes))
-    return replace(shipped, name=f"{name}-on-chips", machine=hot)
+    nodes = [replace(node, initial_celsius=(start_celsius or {}).get(node.name)) for node in machine.nodes]
+    on_chips = replace(machine, name="chips", sensors=tuple(sensors), fans=tuple(fans), nodes=tuple(nodes))
+    return replace(shipped, name="gaming-on-chips", machine=on_chips)
 
 
 def outputs() -> dict[str, tuple[Register, Register]]:
@@ -92,7 +91,7 @@ class WiredHardware:
         self.unrestored: tuple[tuple[str, str], ...] = ()
         self.held: dict[str, int] = {}
         """After `close`: the duty cycles of before, as the registers had them."""
-        self.found, self.missing = machine.call("start", self._wiring, True)
+        self.found, self.missing = machine.call("start", self._wiring, "guarded")
 
     @property
     def sensors(self) -> tuple[Channel, ...]:
