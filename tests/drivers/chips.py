@@ -6,6 +6,7 @@ a temperature or a speed into the registers that the real one would show it in, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ class Register(NamedTuple):
     size: int = BYTE
 
 
-Writes = list[tuple[Register, int]]
+Writes = Sequence[tuple[Register, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Amc6821:
         """After reset, but for fan control: by the remote temperature, at `duty`."""
         byte = self._byte
         return [byte(0x3D, 0x21), byte(0x3E, 0x49), byte(0x00, mode), byte(0x01, 0), byte(0x3F, 0x80),
-                byte(0x04, 0), byte(0x22, duty), byte(0x02, 0), byte(0x03, 0)]  # fmt: skip
+                byte(0x04, 0), byte(0x22, duty), byte(0x02, 0), byte(0x03, 0), *self.speed(0),
+                *self.temperature(25_000, 1), *self.temperature(25_000, 2)]  # fmt: skip
 
     def temperature(self, millicelsius: int, index: int = 1) -> Writes:
         return [self._byte((0x0A, 0x0B)[index - 1], max(-128, min(127, millicelsius // 1_000)) & 0xFF)]
@@ -97,6 +99,7 @@ class Adt7475:
                   byte(0x41, 0), byte(0x42, 0), byte(0x76, 0), byte(0x77, 0)]  # fmt: skip
         for index in range(3):
             writes += [byte(0x5C + index, mode), byte(0x30 + index, duty), byte(0x38 + index, 0xFF)]
+            writes += [*self.speed(0, index + 1), *self.temperature(25_000, index + 1)]
         return writes
 
     def temperature(self, millicelsius: int, index: int = 1) -> Writes:

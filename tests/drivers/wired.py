@@ -49,7 +49,7 @@ def outputs() -> dict[str, tuple[Register, Register]]:
 
 def shown_by_chips(values: Mapping[str, int | None]) -> Writes:
     """The registers that show the channels of `values` that chips show."""
-    writes: Writes = []
+    writes: list[tuple[Register, int]] = []
     for name, chip in TEMPERATURES.items():
         value = values.get(f"{name}_temp_millicelsius")
         writes += [] if value is None else chip.temperature(value)
@@ -59,10 +59,10 @@ def shown_by_chips(values: Mapping[str, int | None]) -> Writes:
     return writes
 
 
-def plug_in(machine: Machine, chips: tuple[Any, ...] = CHIPS) -> None:
-    """Chips come up as after power-on, and their drivers bind, in this order."""
+def plug_in(machine: Machine, chips: tuple[Any, ...] = CHIPS, first: Writes = ()) -> None:
+    """Chips come up as after power-on and show what is in `first`, and their drivers bind, in this order."""
+    machine.call("show", [*(write for chip in chips for write in chip.power_on()), *first])
     for chip in chips:
-        machine.call("show", chip.power_on())
         machine.call("plug", chip.name, chip.address)
 
 
@@ -91,6 +91,9 @@ class WiredHardware:
         self.unrestored: tuple[tuple[str, str], ...] = ()
         self.held: dict[str, int] = {}
         """After `close`: the duty cycles of before, as the registers had them."""
+        # The chips have shown this world since they were powered on: drivers keep what they read for two seconds.
+        unplug_all(machine)
+        plug_in(machine, first=shown_by_chips(self._told(world.sense()[0])))
         self.found, self.missing = machine.call("start", self._wiring, "guarded")
 
     @property
@@ -103,9 +106,12 @@ class WiredHardware:
 
     def read(self) -> Readings:
         values, statuses = self._world.sense()
-        told = dict(zip((channel.name for channel in self.sensors), values, strict=True))
-        readings: Readings = self._machine.call("cycle", self._elapsed_ns(), shown_by_chips(told), values, statuses)
+        writes = shown_by_chips(self._told(values))
+        readings: Readings = self._machine.call("cycle", self._elapsed_ns(), writes, values, statuses)
         return readings
+
+    def _told(self, values: tuple[int | None, ...]) -> dict[str, int | None]:
+        return dict(zip((channel.name for channel in self.sensors), values, strict=True))
 
     def apply(self, command: Command) -> Applied:
         applied: Applied
