@@ -85,6 +85,16 @@ def unplug(address: int) -> None:
     (BUS / "delete_device").write_text(f"{address:#x}")
 
 
+def unbind(name: str, address: int) -> None:
+    """The driver `name` lets go of the chip, which stays."""
+    Path(f"/sys/bus/i2c/drivers/{name}/unbind").write_text(f"0-{address:04x}")
+
+
+def bind(name: str, address: int) -> None:
+    """The driver takes the chip again."""
+    Path(f"/sys/bus/i2c/drivers/{name}/bind").write_text(f"0-{address:04x}")
+
+
 def plugged() -> dict[int, tuple[str, str]]:
     """Address -> the chip's name and its class device, `hwmonN`."""
     found = {}
@@ -271,6 +281,11 @@ def _given_back(before: list[int], now: list[int]) -> bool:
 def _unsafe(before: list[int], now: list[int]) -> bool:
     """Whether an output is neither given back nor at full speed."""
     return any(mode != how and duty != 255 for how, duty, mode in zip(before[1::2], now[::2], now[1::2], strict=True))
+
+
+def pause(seconds: float) -> None:
+    """Let the machine's own time pass, which stands while nobody inside waits for it."""
+    time.sleep(seconds)
 
 
 def uptime_seconds() -> float:

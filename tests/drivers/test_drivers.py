@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from drivers.chips import Lm75
+from drivers.chips import Lm75, Register
 from drivers.machine import Machine
 from drivers.wired import (
     ADT7475,
@@ -118,6 +118,26 @@ def test_a_speed_comes_through_within_a_count_of_the_tachometer(machine: Machine
         assert rpm <= value <= rpm + (rpm * rpm // 5_000_000) + 1
 
 
+def test_a_reading_that_its_chip_calls_faulty_has_no_value(machine: Machine) -> None:
+    unplug_all(machine)
+    # Remote 1 is open (status 2, bit 6), and the fan stands (status 1, bit 1).
+    plug_in(machine, first=[(Register(ADT7475.address, 0x42), 0x40), (Register(AMC6821.address, 0x02), 0x02)])
+    machine.call("start", WIRING, "no")
+    told = read(machine)
+    assert told["cpu_temp_millicelsius"] == told["gpu_fan_rpm"] == (None, Status.UNREADABLE)
+    assert told["gpu_temp_millicelsius"] == (25_000, Status.OK)
+
+
+def test_what_was_written_is_in_the_register_at_once_and_read_back_late(machine: Machine) -> None:
+    enable = attribute(machine, AMC6821.address, "pwm1_enable")
+    assert machine.call("read_file", enable) == b"2\n"
+    assert machine.call("write_file", enable, "1") == ""
+    assert AMC6821.manual(machine.call("look", [AMC6821.mode()])[0])
+    assert machine.call("read_file", enable) == b"2\n"
+    machine.call("pause", 2.0)
+    assert machine.call("read_file", enable) == b"1\n"
+
+
 def test_a_command_is_in_the_registers_and_close_takes_it_out(machine: Machine) -> None:
     machine.call("start", WIRING, "directly")
     _, before = apply(machine, {})
@@ -165,20 +185,28 @@ def test_an_adt7475_in_automatic_mode_takes_a_number_and_does_nothing(machine: M
     assert machine.call("look", [ADT7475.duty()]) == before
 
 
-def test_a_chip_that_goes_is_absent_never_cold_and_is_found_again(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("goes", "comes"),
+    [(("unplug", LM75.address), ("plug", "lm75", LM75.address)),
+     (("unbind", "lm75", LM75.address), ("bind", "lm75", LM75.address))],
+    ids=["chip", "driver"],
+)  # fmt: skip
+def test_a_sensor_that_goes_is_absent_never_cold_and_is_found_again(
+    machine: Machine, goes: tuple[object, ...], comes: tuple[object, ...]
+) -> None:
     machine.call("show", LM75.temperature(48_500))
     machine.call("start", WIRING, "directly")
     assert read(machine)["case_temp_millicelsius"] == (48_500, Status.OK)
     held = attribute(machine, LM75.address, "temp1_input")
     machine.call("hold", held)
     assert machine.call("read_held", held) == b"48500\n"
-    machine.call("unplug", LM75.address)
+    machine.call(*goes)
     assert machine.call("read_held", held) == "ENODEV"
     for _ in range(12):
         assert read(machine)["case_temp_millicelsius"] == (None, Status.ABSENT)
     # Under another number, since the held file keeps the old one, or under the same one: it is bound by its name.
-    plug_in(machine, (LM75,))
     machine.call("show", LM75.temperature(51_000))
+    machine.call(*comes)
     told = [read(machine)["case_temp_millicelsius"] for _ in range(12)]
     assert told[-1] == (51_000, Status.OK)
     assert set(told) <= {(None, Status.ABSENT), (51_000, Status.OK)}
