@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from twin.calibrate import forward
+from twin.calibrate.headings import Part
+from twin.calibrate.power import voltages
+from twin.calibrate.reader import Measured
 from twin.calibrate.recording import Recording
 from twin.kernels import Floats, Stream
 from twin.scenario import Cpu, Edge, Fan, Gpu, Machine, Memory, Node, Sensor
@@ -40,7 +43,7 @@ def machine(
         step_ms=100,
         cpu=Cpu(
             node="n0", cores=1, frequencies_kilohertz=tuple(round(s * TOP_KILOHERTZ) for s in forward.LEVEL_SHARES),
-            voltages_millivolt=(800, *(round(1_080 + 160 * (s - 0.25)) for s in forward.LEVEL_SHARES[1:])),
+            voltages_millivolt=tuple(round(volts * 1e3) for volts in voltages(0.9)),
             capacitance_nanofarad=(40.0 - 6.0 / 3.0) / 1.44, leakage_amperes=6.0 / 1.2, leakage_per_kelvin=0.012,
             idle_leakage_share=1.0, idle_watts=12.0, pl1_watts=1_000.0, pl2_watts=2_000.0, trip_celsius=190.0,
         ),
@@ -100,4 +103,15 @@ def record(
         loads=values if drive == "load" else None,
         powers_watts=values if drive == "power" else None,
         fan_rpm=np.array(rpm) if fans else None,
+    )
+
+
+def measured(recording: Recording, part: Part = "cpu") -> Measured:
+    """A recording as the reader hands it over."""
+    loads, powers = recording.loads, recording.powers_watts
+    return Measured(
+        recording=recording,
+        columns={},
+        loads={} if loads is None else {part: loads},
+        powers={} if powers is None else {part: powers},
     )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from calibrating import machine, record
+from calibrating import machine, measured, record, steps
+from profiles import NIGHTLY
 
+from twin.calibrate.calibrated import calibrate
 from twin.calibrate.errors import errors
 from twin.calibrate.fit import Fit, fit
-from twin.calibrate.judge import judge
-from twin.calibrate.machine import document, facts
-from twin.calibrate.machine import machine as made_machine
 from twin.calibrate.recording import Recording, RecordingError
-from twin.kernels import MODE
-from twin.scenario import Machine
+from twin.calibrate.validation import judge
+from twin.kernels import MODE, Stream
+from twin.scenario import Machine, Node
 
 pytestmark = pytest.mark.skipif(MODE != "numba", reason="interpreted kernels fit some hundred times slower")
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 def _truth(made: Machine) -> dict[str, float]:
@@ -55,9 +53,6 @@ def test_without_noise_the_parameters_are_recovered(
     assert not found.shape.lag
     _assert_recovered(found, _truth(made))
     assert found.lead_seconds == 0.0
-    unseen = found.unseen[0]
-    assert unseen is not None
-    assert unseen.rmse_celsius < 0.01
 
 
 def test_without_noise_the_law_of_a_fan_is_recovered() -> None:
@@ -79,26 +74,16 @@ def test_with_noise_the_intervals_hold_the_parameters() -> None:
     made = machine(noise_millicelsius=800, quantum_millicelsius=500)
     truth = _truth(made)
     held = []
-    for seed in range(60 if NIGHTLY else 8):
+    for seed in range(60 if NIGHTLY else 3):
         found = fit([record(made, 1_000 + seed)], "cpu", most_nodes=2)
         held += [each.low <= truth[each.name] <= each.high for each in found.parameters if each.name in truth]
     # Those of one fit hang together, so a few fits may miss several at once.
-    assert np.mean(held) >= (0.92 if NIGHTLY else 0.85), np.mean(held)
+    assert np.mean(held) >= (0.95 if NIGHTLY else 0.85), np.mean(held)
 
 
 @pytest.fixture(scope="module")
 def noisy() -> Recording:
     return record(machine(noise_millicelsius=300, quantum_millicelsius=250), 7, seconds=1_500)
-
-
-def _file(found: Fit) -> str:
-    return document(made_machine(found, "synthetic"), facts(found))
-
-
-def test_the_same_fit_gives_the_same_file(noisy: Recording) -> None:
-    first = _file(fit([noisy], "cpu", most_nodes=2))
-    assert first == _file(fit([noisy], "cpu", most_nodes=2))
-    assert "capacity_joules_per_kelvin" in first
 
 
 def test_gaps_and_outliers_change_little(noisy: Recording) -> None:
@@ -124,12 +109,13 @@ def test_gaps_and_outliers_change_little(noisy: Recording) -> None:
 def test_several_recordings_of_one_machine_in_different_rooms(noisy: Recording) -> None:
     made = machine(noise_millicelsius=300, quantum_millicelsius=250)
     others = [record(replace(made, ambient_celsius=room), seed, 900) for seed, room in ((11, 18.0), (12, 27.0))]
-    found = fit(others, "cpu", fitted_share=1.0, most_nodes=2)
-    assert found.unseen == (None, None)
-    assert found.values(1)["ambient"] - found.values(0)["ambient"] == pytest.approx(9.0, abs=0.5)
-    free, ambient = judge(found, noisy, ambient_free=True)
-    assert ambient == pytest.approx(22.0, abs=1.5)
-    assert free.rmse_celsius < 1.0
+    found = calibrate([measured(each) for each in others], "cpu", holdout=0.0)
+    assert found.file.origin.unseen is None
+    rooms = [each.value for each in found.file.origin.parameters if each.name == "ambient"]
+    assert rooms[1] - rooms[0] == pytest.approx(9.0, abs=0.5)
+    free = judge(found.file.machine, found.file.origin, measured(noisy), ambient="free")
+    assert free.ambient_celsius == pytest.approx(22.0, abs=1.5)
+    assert free.errors.rmse_celsius < 0.3
 
 
 def test_a_recorder_that_reads_late_is_noticed() -> None:
@@ -151,9 +137,6 @@ def test_constant_input_is_told_apart_from_what_it_can_tell() -> None:
     found = fit([dull], "cpu")
     unknown = {each.name for each in found.parameters if each.unknown}
     assert {"node1_seconds", "natural_exponent"} <= unknown
-    unseen = found.unseen[0]
-    assert unseen is not None
-    assert unseen.rmse_celsius < 0.5
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
@@ -176,3 +159,86 @@ def test_errors_of_a_run() -> None:
     assert judged.rmse_celsius == pytest.approx((5.0 / 3.0) ** 0.5)
     assert (judged.max_error_celsius, judged.mae_celsius) == (2.0, 1.0)
     assert judged.bias_celsius == pytest.approx(-1.0 / 3.0)
+
+
+def fanned(seed: int, stopping: bool) -> Recording:
+    """A cooler R = 0.951 (rpm / 1500)^-0.58 K/W with 219 J/K, or a laptop whose fan stops, as a logger has them.
+
+    Temperatures are in whole degrees, speeds shake, and one cell in twenty is missing.
+    """
+    count, k = 2_400, 0.0
+    cut = int(0.6 * count)
+    stream = Stream(seed, "fanned")
+    watts = np.append(steps(seed, cut, 15.0, 39.0), steps(seed + 1, count - cut, 39.0, 51.0))
+    celsius, rpm = np.zeros(count), np.zeros(count)
+    now, speed = 45.0, 800.0
+    for i in range(count):
+        wanted = min(2_000.0, max(600.0, 600.0 + 35.0 * (now - 35.0)))
+        if stopping:
+            wanted = 0.0 if now < (46.0 if speed > 300.0 else 52.0) else 700.0 + 40.0 * (now - 46.0)
+        speed += 0.3 * (wanted - speed)
+        if wanted == 0.0 and speed < 300.0:
+            speed = 0.0
+        rpm[i] = speed
+        for _ in range(10):
+            k = (speed / 1_500.0) ** 0.58 / 0.951 + (0.4 if stopping else 0.0)
+            now += 0.1 * (watts[i] - (now - 23.0) * k) / 219.0
+        celsius[i] = now
+    shaken = np.array([0.0 if v == 0.0 else v + stream.below(81) - 40 for v in rpm])
+    shaken[[i for i in range(1, count) if stream.below(20) == 0]] = np.nan
+    return Recording("fanned", np.arange(count) * 1.0, np.round(celsius), powers_watts=watts, fan_rpm=np.round(shaken))
+
+
+@pytest.mark.parametrize("stopping", [False, True], ids=["desktop", "stopping fan"])
+def test_a_fan_foretells_powers_never_seen(stopping: bool) -> None:
+    found = calibrate([measured(fanned(1, stopping))], "cpu", most_nodes=2)
+    assert found.judgements[0].errors.rmse_celsius < 1.2
+    assert found.judgements[0].errors.max_error_celsius < 3.0
+
+
+def test_the_sensor_is_found() -> None:
+    made = machine(noise_millicelsius=800, quantum_millicelsius=500)
+    sensor = calibrate([measured(record(made, 8, seconds=1_500))], "cpu", most_nodes=2).file.machine.sensors[0]
+    assert (sensor.quantum_millicelsius, sensor.offset_millicelsius, sensor.lag_ms) == (500, 250, 0)
+    assert sensor.noise_millicelsius == pytest.approx(800, rel=0.1)
+
+
+def test_the_lag_of_a_sensor_is_found() -> None:
+    made = machine()
+    made = replace(made, sensors=(replace(made.sensors[0], lag_ms=8_000),))
+    # The die takes 4.8 s: of two lags in a row, and of a delay, a sensor tells the sum.
+    found = calibrate([measured(record(made, 9, seconds=1_500))], "cpu", most_nodes=2)
+    lag, origin = found.file.machine.sensors[0].lag_ms / 1e3, found.file.origin
+    assert lag > 0.0
+    die = next(each.value for each in origin.parameters if each.name == "node1_seconds")
+    assert lag + die - origin.lead_seconds == pytest.approx(12.8, rel=0.1)
+    assert found.judgements[0].errors.rmse_celsius < 0.2
+
+
+def test_hidden_nodes_start_where_the_fit_found_them() -> None:
+    recording = record(replace(machine(), nodes=_warm(machine())), 10, seconds=900)
+    found = calibrate([measured(recording)], "cpu", most_nodes=2).file
+    (start,) = found.origin.starts
+    assert start.celsius == pytest.approx((30.0, 60.0), abs=0.5)
+    before, after = (
+        judge(found.machine, origin, measured(recording)).errors.rmse_celsius
+        for origin in (replace(found.origin, starts=()), found.origin)
+    )
+    assert after < 0.05 < before
+    other = replace(recording, name="another")
+    assert judge(found.machine, found.origin, measured(other)).errors.rmse_celsius == before
+
+
+def _warm(made: Machine) -> tuple[Node, ...]:
+    return tuple(replace(node, initial_celsius=c) for node, c in zip(made.nodes, (30.0, 60.0), strict=True))
+
+
+def test_a_gap_in_a_recording_with_load_and_power() -> None:
+    whole = record(machine(), 12, seconds=600)
+    late = whole.times_seconds + np.where(whole.times_seconds < 300.0, 0.0, 4_000.0)
+    assert whole.powers_watts is not None
+    # The load goes its own way, so that the pause is a gap.
+    loads = np.roll(whole.powers_watts, 3) / 80.0
+    gap = replace(whole, times_seconds=late, loads=loads)
+    found = calibrate([measured(gap)], "cpu", most_nodes=2).file.origin
+    assert {each.recording for each in found.starts} == {gap.name, f"{gap.name} from 4300 s"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,61 +16,42 @@ from commands import BRIEF, answer, command, refused, unchanged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin.calibrate.calibrated import Calibrated
 from twin.calibrate.lateness import fit_lateness, lateness_toml
-from twin.calibrate.recording import Recording, RecordingError
-from twin.cli import calibrate
+from twin.calibrate.recording import RecordingError
 from twin.clock import ModelledLateness
+from twin.kernels import MODE
 from twin.loader import load
 from twin.machines import load_machine
-from twin.scenario import Heartbeat, Machine
+from twin.scenario import Heartbeat
+
+fitting = pytest.mark.skipif(MODE != "numba", reason="interpreted kernels fit some hundred times slower")
 
 
-@dataclass(frozen=True)
-class Found:
-    name: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    recording: str = ""
-    unknown: str = ""
-
-
-PARAMETERS = (
-    Found("node1_seconds", "s", 15.0, 14.0, 16.0),
-    Found("leakage_per_kelvin", "1/K", 0.012, 0.0, float("inf"), unknown="the temperature hardly changed"),
-    Found("ambient", "C", 22.0, 21.5, 22.5, recording="made"),
-    Found("ambient", "C", 25.0, 24.5, 25.5, recording="warm"),
-)
-
-
-def made(machine: Machine = BOARD) -> Calibrated:
-    """What a fit that finds everything finds."""
-    return Calibrated(machine, "load", 0.0, PARAMETERS, (("idle_watts", "ambient"),))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recordings of a board, and one file that was fitted to two of them."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    write_csv(folder / "made.csv", rows_of(recorded(BOARD)))
+    write_csv(folder / "warm.csv", rows_of(recorded(replace(BOARD, ambient_celsius=25.0), seed=2)), ";", True)
+    write_csv(folder / "brief.csv", rows_of(recorded(BOARD, count=300)))
+    return folder
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with recordings, and a fit that always finds the machine they were made with."""
-
-    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Calibrated:
-        assert kind == "board"
-        assert recordings[0].loads is not None
-        return made()
-
-    monkeypatch.setattr(calibrate, "fitter", lambda: fit)
-    monkeypatch.chdir(tmp_path)
-    write_csv(tmp_path / "made.csv", rows_of(recorded(BOARD)))
-    write_csv(tmp_path / "warm.csv", rows_of(recorded(replace(BOARD, ambient_celsius=25.0), seed=2)), ";", True)
-    return tmp_path
+def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def test_the_file_and_the_report(place: Path) -> None:
-    said = answer("calibrate", "made.csv", "warm.csv", "--kind", "board", "--out", "pi.toml", "--licence", "CC0",
-                  "--source", "a shelf", "--map", "cpu_load=cpu_load:%", "--plot", "plot.svg")  # fmt: skip
+WORDS = ("calibrate", "made.csv", "warm.csv", "--kind", "board", "--out", "pi.toml", "--licence", "CC0", "--source",
+         "a shelf", "--map", "cpu_load=cpu_load:%")  # fmt: skip
+
+
+@fitting
+def test_fitted_written_run_and_judged(place: Path) -> None:
+    said = answer(*WORDS, "--plot", "plot.svg")
     file = load_machine("pi.toml").file
-    assert file.machine == replace(BOARD, name="pi")
+    assert file.machine.name == "pi"
     origin = file.origin
     assert (origin.source, origin.licence, origin.kind, origin.driven) == ("a shelf", "CC0", "board", "load")
     assert origin.command == ("twin calibrate made.csv warm.csv --kind board --map cpu_load=cpu_load:% "
@@ -78,38 +59,45 @@ def test_the_file_and_the_report(place: Path) -> None:
     assert origin.unseen is not None
     # The last 40 % of both, each in its own room.
     assert origin.unseen.samples == 720
-    assert origin.unseen.rmse_celsius < 0.1
-    assert origin.unseen.independent_samples > 100
-    assert origin.parameters[1].high is None
+    assert origin.unseen.rmse_celsius < 0.4
+    assert origin.unseen.independent_samples > 10
+    rooms = {each.recording: each.value for each in origin.parameters if each.name == "ambient"}
+    assert rooms["warm"] - rooms["made"] == pytest.approx(3.0, abs=0.8)
+    # What the data do not tell is said here as in the file.
     assert said["unidentified"] == [
-        {"name": "leakage_per_kelvin", "recording": "", "why": "the temperature hardly changed"}
+        {"name": each.name, "recording": each.recording, "why": each.unknown}
+        for each in origin.parameters
+        if each.unknown
     ]
-    assert said["together"] == [["idle_watts", "ambient"]]
+    assert "leakage_per_kelvin" in {each["name"] for each in said["unidentified"]}
     assert [each["name"] for each in said["recordings"]] == ["made", "warm"]
+    assert "1 node" in said["foretold_celsius"]
     assert (place / "plot.svg").stat().st_size > 10_000
-    # What it wrote can be run, judged, and written again.
     answer("run", "gaming", *BRIEF, "--machine", "pi.toml", "--out", "run")
-    assert answer("validate", "pi.toml", "made.csv")["matches"] is True
+    judged = answer("validate", "pi.toml", "made.csv", "--ambient", "free", "--from-percent", "60")
+    assert judged["matches"] is True
+    assert judged["rmse_celsius"] < 0.4
     before = (place / "pi.toml").read_bytes()
-    answer("calibrate", "made.csv", "warm.csv", "--kind", "board", "--out", "pi.toml", "--licence", "CC0",
-           "--source", "a shelf", "--map", "cpu_load=cpu_load:%")  # fmt: skip
+    answer(*WORDS)
     assert (place / "pi.toml").read_bytes() == before
 
 
+@fitting
 def test_without_out_the_file_is_printed(place: Path) -> None:
-    said = command("calibrate", "made.csv", "--kind", "board")
+    said = command("calibrate", "brief.csv", "--kind", "board", "--holdout", "0")
     assert said.status == 0
     (place / "printed.toml").write_text(said.out)
     file = load_machine("printed.toml").file
     assert file.machine.name == "board"
     assert file.origin.licence == "not stated"
-    assert answer("calibrate", "made.csv", "--kind", "board", "--holdout", "0")["unseen"] is None
+    assert file.origin.unseen is None
 
 
+@fitting
 def test_the_table(place: Path) -> None:
-    said = command("calibrate", "made.csv", "--kind", "board", "--out", "pi.toml")
+    said = command("calibrate", "brief.csv", "--kind", "board", "--out", "brief.toml")
     assert said.status == 0
-    for part in ("node1_seconds", "14 to 16", "the temperature hardly changed", "the last 40%", "Told only together"):
+    for part in ("node1_seconds", "not told by the data", "the last 40%", "Written to brief.toml"):
         assert part in said.out
 
 
@@ -137,23 +125,21 @@ def test_bad_input(place: Path, arguments: list[str], parts: list[str]) -> None:
         refused(2, parts, command("calibrate", *arguments))
 
 
-def test_a_fan_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Recording] = []
-
-    def fit(recordings: Sequence[Recording], kind: str, holdout: float) -> Calibrated:
-        seen.extend(recordings)
-        return made(BLOWN)
-
-    monkeypatch.setattr(calibrate, "fitter", lambda: fit)
+@fitting
+def test_a_fan_is_fitted(place: Path) -> None:
     write_csv(place / "blown.csv", rows_of(recorded(BLOWN)))
-    said = answer("calibrate", "blown.csv", "--kind", "board")
-    assert seen[0].fan_rpm is not None
-    assert said["unseen"]["rmse_celsius"] < 0.1
+    said = answer("calibrate", "blown.csv", "--kind", "board", "--out", "blown.toml")
+    assert {"fan_conductance", "fan_exponent"} <= {each["name"] for each in said["parameters"]}
+    assert said["unseen"]["rmse_celsius"] < 0.4
+    assert load_machine("blown.toml").file.machine.fans[0].max_rpm == max(
+        int(value) for value in rows_of(recorded(BLOWN))["fan_rpm"]
+    )
 
 
+@fitting
 def test_one_file_with_several_recordings(place: Path) -> None:
-    one, two = rows_of(recorded(BOARD)), rows_of(recorded(BOARD, seed=2))
-    both = {name: [*one[name], *two[name]] for name in one} | {"part": ["a"] * 900 + ["b"] * 900}
+    one, two = rows_of(recorded(BOARD, count=200)), rows_of(recorded(BOARD, count=200, seed=2))
+    both = {name: [*one[name], *two[name]] for name in one} | {"part": ["a"] * 200 + ["b"] * 200}
     write_csv(place / "both.csv", both)
     refused(2, ["--split part"], command("calibrate", "both.csv", "--kind", "board"))
     said = answer("calibrate", "both.csv", "--kind", "board", "--split", "part")

@@ -116,7 +116,7 @@ def test_headings(name: str, quantity: str | None, unit: str) -> None:
           "gpu_power": "power.draw [W]"}),
         (["time", "temp", "load"], "board", {"time": "time", "cpu_temp": "temp", "cpu_load": "load"}),
         (["t", "cpu0_load", "cpu1_load", "cpu_load", "ssd_temp", "cpu_temp", "ambient_temp"], "cpu",
-         {"time": "t", "cpu_temp": "cpu_temp", "cpu_load": "cpu_load"}),
+         {"time": "t", "cpu_temp": "cpu_temp", "cpu_load": "cpu_load", "ambient_temp": "ambient_temp"}),
     ],
 )  # fmt: skip
 def test_the_column_that_fits_best_is_taken(

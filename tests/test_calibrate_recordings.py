@@ -1,137 +1,99 @@
-"""Fits of real machines, held to their bars on what they did not see; skipped where the recordings are not there."""
+"""Fits of real machines, held to their bars on what they did not see; skipped where the recordings are not there.
+
+All of it goes the way of `twin calibrate` and `twin validate`: the reader, the fit of the first 60 %, and a free run of
+the world from the first sample on, judged on the last 40 %. The nightly profile takes every file.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from calibration import TRACES
+from profiles import NIGHTLY
 
+from twin.calibrate.calibrated import Calibrated, calibrate
 from twin.calibrate.errors import Errors
-from twin.calibrate.fit import Fit, fit
-from twin.calibrate.judge import judge
-from twin.calibrate.machine import machine
-from twin.calibrate.parameters import Kind, chain
-from twin.calibrate.power import fit_power
-from twin.calibrate.recording import Recording, RecordingError, read_csv
+from twin.calibrate.reader import Measured, read
+from twin.calibrate.roles import Choice, parse_map
+from twin.calibrate.validation import judge
 from twin.kernels import MODE
-from twin.world.plant import Plant, Work
+from twin.machines import Kind
 
-TRACES = Path(__file__).parent.parent.parent / "shared" / "data" / "traces"
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+nightly = pytest.mark.skipif(not NIGHTLY, reason="one of its kind is enough by day; HYPOTHESIS_PROFILE=nightly")
 pytestmark = [
     pytest.mark.skipif(not TRACES.is_dir(), reason=f"no recordings in {TRACES}"),
     pytest.mark.skipif(MODE != "numba", reason="interpreted kernels fit some hundred times slower"),
 ]
+CLOSED = ("pistress_1100000011", "pistress_1101000011")
+"""Recordings of one board with its panels on and no fan."""
 
 
-def board(name: str) -> Recording:
-    return read_csv(TRACES / "raspberry_pi_3b" / f"{name}.csv.gz", "cpu_temp_c", load_percent="cpu_load")
+def board(name: str) -> Measured:
+    return read(TRACES / "raspberry_pi_3b" / f"{name}.csv.gz", Choice("board"))
 
 
 def boards(pattern: str) -> list[str]:
     return sorted(path.name.partition(".")[0] for path in (TRACES / "raspberry_pi_3b").glob(f"{pattern}*.csv.gz"))
 
 
-def card(number: int) -> Recording:
-    return read_csv(
-        TRACES / "gpu_server_8x700w" / "recording_a.csv.gz",
-        f"gpu{number}_temp_c",
-        power_watts=f"gpu{number}_power_w",
-        load_percent=f"gpu{number}_load",
-    )
+def card(number: int) -> Measured:
+    return read(TRACES / "gpu_server_8x700w" / "recording_a.csv.gz", Choice("gpu", device=number))
 
 
-def _unseen(recording: Recording, kind: Kind) -> Errors:
-    unseen = fit([recording], kind).unseen[0]
-    assert unseen is not None
-    return unseen
+def laptop(column: str) -> Measured:
+    path = TRACES / "laptop_precision_5570" / "normal_use.csv.gz"
+    return read(path, Choice("laptop", mapped=parse_map([f"cpu_temp={column}"])))
 
 
-def _assert_median(judged: list[Errors], rmse_celsius: float, max_error_celsius: float) -> None:
+def unseen(measured: Measured, kind: Kind) -> Errors:
+    return calibrate([measured], kind).judgements[0].errors
+
+
+def assert_median(judged: Sequence[Errors], rmse_celsius: float, max_error_celsius: float) -> None:
     assert np.median([each.rmse_celsius for each in judged]) <= rmse_celsius
     assert np.median([each.max_error_celsius for each in judged]) <= max_error_celsius
 
 
 def test_a_board_under_random_load() -> None:
-    names = boards("pistress")
-    _assert_median([_unseen(board(name), "board") for name in (names if NIGHTLY else names[2:4])], 0.75, 3.0)
+    names = boards("pistress") if NIGHTLY else ["pistress_1111000111"]
+    assert_median([unseen(board(name), "board") for name in names], 0.75, 3.0)
 
 
+@nightly
 def test_a_board_under_full_load_and_idle_in_turn() -> None:
-    names = boards("minmax")
-    _assert_median([_unseen(board(name), "board") for name in (names if NIGHTLY else names[1:2])], 0.70, 3.2)
+    assert_median([unseen(board(name), "board") for name in boards("minmax")], 0.70, 3.2)
 
 
 def test_cards_of_a_server_at_powers_never_seen() -> None:
-    _assert_median([_unseen(card(number), "gpu") for number in (range(8) if NIGHTLY else (2, 7))], 2.3, 6.0)
+    cards = [card(number) for number in (range(8) if NIGHTLY else (3,))]
+    assert_median([unseen(each, "gpu") for each in cards], 2.3, 6.0)
 
 
-@pytest.mark.parametrize("column", ["cpu_pkg_temp_c", "cpu_temp_c"])
+@pytest.mark.parametrize("column", ["cpu_pkg_temp_c", pytest.param("cpu_temp_c", marks=nightly)])
 def test_a_laptop_is_foretold_better_than_by_a_line(column: str) -> None:
-    path = TRACES / "laptop_precision_5570" / "normal_use.csv.gz"
-    recording = read_csv(path, column, power_watts="cpu_power_w", load_percent="cpu_load")
-    watts, celsius = recording.powers_watts, recording.temperatures_celsius
+    measured = laptop(column)
+    watts, celsius = measured.recording.powers_watts, measured.recording.temperatures_celsius
     assert watts is not None
     end = int(0.6 * len(celsius))
     line = np.polyfit(watts[:end], celsius[:end], 1)
     static = float(np.sqrt(np.mean((np.polyval(line, watts[end:]) - celsius[end:]) ** 2)))
-    assert _unseen(recording, "laptop").rmse_celsius < static
+    found = calibrate([measured], "laptop")
+    assert found.judgements[0].errors.rmse_celsius < static
+    mape = found.judgements[0].power_mape
+    assert mape is not None
+    assert mape < 0.3
 
 
 @pytest.fixture(scope="module")
-def closed() -> Fit:
-    """One board with its panels on and no fan, from several recordings."""
-    names = ["pistress_1100000011", "pistress_1101000011", *(["pistress_0000000011"] if NIGHTLY else [])]
-    return fit([board(name) for name in names], "board", fitted_share=1.0, most_nodes=4 if NIGHTLY else 3)
+def closed() -> Calibrated:
+    names = [*CLOSED, *(["pistress_0000000011"] if NIGHTLY else [])]
+    return calibrate([board(name) for name in names], "board", holdout=0.0, most_nodes=4 if NIGHTLY else 3)
 
 
-def test_one_board_from_several_files_on_a_file_it_never_saw(closed: Fit) -> None:
-    judged, _ = judge(closed, board("pistress_1101100011"), ambient_free=True)
+def test_one_board_from_several_files_on_a_file_it_never_saw(closed: Calibrated) -> None:
+    file = closed.file
+    judged = judge(file.machine, file.origin, board("pistress_1101100011"), ambient="free").errors
     assert judged.rmse_celsius <= 1.0
     assert judged.max_error_celsius <= 4.0
-
-
-def test_a_run_that_is_not_driven_by_what_was_fitted_is_refused(closed: Fit) -> None:
-    undriven = replace(board("pistress_1101100011"), loads=None)
-    with pytest.raises(RecordingError, match="no such column"):
-        judge(closed, undriven)
-
-
-def test_the_world_shows_what_the_fit_says() -> None:
-    recording = board("pistress_1100000011").until(0.3)
-    found = fit([recording], "board", fitted_share=1.0, most_nodes=3)
-    values = found.values()
-    start = chain(found.shape, values, found.look.full_watts, found.look.first_celsius[0]).start
-    made = machine(found, "board")
-    nodes = tuple(
-        replace(node, initial_celsius=float(celsius)) for node, celsius in zip(made.nodes, start, strict=True)
-    )
-    sensor = replace(made.sensors[0], noise_millicelsius=0, quantum_millicelsius=1, offset_millicelsius=0)
-    plant = Plant(replace(made, ambient_celsius=values["ambient"], nodes=nodes, sensors=(sensor,)), 1)
-    plant.commands[:] = [made.cpu.frequencies_kilohertz[-1], round(made.cpu.pl1_watts * 1e6)]
-    drive = found.problem.drives[0]
-    ends = np.cumsum(drive.kinds[drive.kind_of, 0])
-    shown = [start[0]]
-    for step in range(int(ends[-1] * 1e9) // plant.step_ns):
-        load = drive.loads[np.searchsorted(ends, (step + 0.5) * plant.step_ns / 1e9)]
-        plant.step(Work(round(load * 1e6) * plant.step_ns, 0, 0, 0, 0))
-        shown.append(plant.readings(0)[0] / 1e3)
-    at = np.interp(recording.times_seconds, np.arange(len(shown)) * plant.step_ns / 1e9, shown)
-    known = recording.times_seconds <= ends[-1] - 1.0
-    # Sensors are sampled every 100 ms and the governor answers a step late; a wrong law would differ by degrees.
-    apart = np.abs(at - found.problem.shown(found.point, 0))[known]
-    assert np.sqrt(np.mean(apart**2)) < 0.1
-    assert np.median(apart) < 0.03
-
-
-def test_power_of_a_laptop_from_its_load() -> None:
-    path = TRACES / "laptop_precision_5570" / "normal_use.csv.gz"
-    recording = read_csv(path, "cpu_pkg_temp_c", power_watts="cpu_power_w", load_percent="cpu_load")
-    power = fit_power([recording], [recording.believable()])
-    assert power is not None
-    assert min(power.idle_watts, power.switching_watts, power.leakage_watts) >= 0.0
-    assert power.switching_watts > 5.0
-    assert power.mape < 0.3

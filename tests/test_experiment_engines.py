@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import settings
 from light_jobs import BULK, DIES, RAISES, WAIT, light_plan, perform, quiet, straight
+from profiles import NIGHTLY
 
 from twin.experiment import engines, tables
 from twin.experiment.conduct import conduct
@@ -23,7 +23,6 @@ from twin.experiment.engines import DEATHS_IN_A_ROW, EngineError, HereEngine, Jo
 from twin.experiment.store import Store
 
 TESTS = Path(__file__).parent
-NIGHTLY = settings.get_current_profile_name() == "nightly"
 KILLS = 1_000 if NIGHTLY else 50
 
 

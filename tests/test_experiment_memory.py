@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import settings
 from light_jobs import light_plan
+from profiles import NIGHTLY
 
 TESTS = Path(__file__).parent
-RUNS = 99_999 if settings.get_current_profile_name() == "nightly" else 9_999
+RUNS = 99_999 if NIGHTLY else 9_999
 PROGRAM = """
 import gc, sys
 from pathlib import Path

@@ -17,6 +17,7 @@ import pytest
 from golden_samples import Distribution, fingerprint, kicks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import NIGHTLY
 from scipy import stats
 
 from twin.fingerprint.golden import FEWEST_RUNS, count_best, golden, interval, width
@@ -74,7 +75,7 @@ def test_near_ties_are_ties(
     ],
     ids=["150 runs, better in three", "150 runs, coupled better", "20 runs, better in five"],
 )
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, 5] if NIGHTLY else [2])
 def test_winners_are_found(request: pytest.FixtureRequest, runs: int, winner: Distribution, count: int) -> None:
     last = chr(ord("a") + count - 1)
     answers = [each["golden"] for each in choose([ORDINARY] * (count - 1) + [winner], runs)]

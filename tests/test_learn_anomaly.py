@@ -14,6 +14,7 @@ from anomaly_runs import FANS, STATES, TARGETS, Job, Verdicts, auroc, fault_jobs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from profiles import NIGHTLY
 from scipy.stats import mannwhitneyu
 from strategies import view
 
@@ -41,7 +42,6 @@ from twin.learn.facts import fill_facts, new_facts
 from twin.learn.features import UNKNOWN
 from twin.scenario import Machine
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 BARS = {state: 0.85 if state in ("stuck", "slow", "delayed") else 0.95 for state in (*STATES, "failing fan")}
 RESIDUALS = 3
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from profiles import NIGHTLY
 from running import FullCooling, Kept, quick, shipped_scenario
 from strategies import LIMITS
 from test_safety import furnace, hottest, unsafe
@@ -32,7 +32,6 @@ from twin.timing import Wake
 from twin.wiring import wiring
 from twin.world.world import World
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 CHUNK_CYCLES = 2_500
 CHUNKS = 41 if NIGHTLY else 1
 """Runs of `CHUNK_CYCLES` for each policy and each of two rooms: 5 x 2 x 2,500 x `CHUNKS` cycles in all, two authorities

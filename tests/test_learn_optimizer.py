@@ -76,7 +76,7 @@ def test_learning_is_the_same_simulated_in_lockstep_and_replayed(name: str, tmp_
 
 @pytest.mark.skipif(MODE != "numba", reason="kernels are interpreted in this test run anyway")
 def test_learning_is_the_same_compiled_and_interpreted(tmp_path: Path) -> None:
-    few = ("sensor_faults", "--duration", "4", *FULL)
+    few = ("sensor_faults", "--duration", "1.5", *FULL)
     compiled = here("run", *few, "--out", tmp_path / "numba")
     interpreted = twin_json("run", *few, "--out", tmp_path / "python", env={"TWIN_KERNELS": "python"})
     assert digests(interpreted) == digests(compiled)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import answer, command, refused, unchanged
+from profiles import NIGHTLY
 from running import here
 from scipy import stats
 
@@ -222,7 +223,7 @@ CASES = ("idle", "render", "--set", "duration_ms=6000")
 def test_any_number_of_workers_gives_the_same(whole: Path) -> None:
     one = command("evaluate", whole, *CASES, "--seeds", "3", "--json")
     assert one.status in (0, 1), one.err
-    for workers in (2, 8):
+    for workers in (3, 8) if NIGHTLY else (3,):
         # In a process of its own: its children import the program anew.
         done = subprocess.run(
             [sys.executable, "-m", "twin", "evaluate", str(whole), *CASES, "--seeds", "3", "--json", "--workers",

@@ -12,13 +12,15 @@ import traceback
 import zlib
 from pathlib import Path
 
+from profiles import NIGHTLY
+
 from twin.pool import recovery
 from twin.pool.block import Block
 from twin.pool.errors import PoolError
 from twin.pool.pool import Pool
 from twin.pool.survey import blocks
 
-KILLS = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 500
+KILLS = 10_000 if NIGHTLY else 200
 RECOVERY_MS = 50.0
 POOL_BYTES = 8 << 20
 ACK = struct.Struct("<cqqqq")

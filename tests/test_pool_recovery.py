@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import NIGHTLY
 
 import twin.pool
 from twin import kernels
@@ -52,7 +53,6 @@ from twin.pool.layout import (
 
 NONE = np.zeros(0, dtype=np.int64)
 FIRST = DATA_CELL + UNIT_CELLS
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 EXAMPLES = 5_000 if NIGHTLY else 500
 
 

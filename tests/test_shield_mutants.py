@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mutate import mutants
+from profiles import NIGHTLY
 
 ROOT = Path(__file__).parent.parent
 SHIELD = Path("twin", "control", "shield.py")
@@ -25,7 +26,6 @@ EQUIVALENT = (
 )
 """What was changed, and into what, where nobody can tell the difference."""
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 nightly = pytest.mark.skipif(not NIGHTLY, reason="takes minutes; make test-nightly runs it")
 
 

@@ -64,6 +64,18 @@ class Unseen:
 
 
 @model
+class Start:
+    """Temperatures (C) of the first nodes at the first sample of a recording that was fitted, which no sensor shows.
+
+    They are those of that recording alone: of the one with this name whose first reading is `first_celsius`.
+    """
+
+    recording: Text
+    first_celsius: Number
+    celsius: Annotated[tuple[Number, ...], Len(1, 64)]
+
+
+@model
 class Origin:
     """Where a machine's numbers come from.
 
@@ -80,6 +92,7 @@ class Origin:
     driven: Literal["power", "load", "nothing"] = "load"
     lead_seconds: Annotated[float, Ge(-3_600.0), Le(3_600.0)] = 0.0
     unseen: Unseen | None = None
+    starts: tuple[Start, ...] = ()
     parameters: tuple[Parameter, ...] = ()
 
 

@@ -1,93 +1,99 @@
-"""What a fit hands over, and the machine file that comes of it, judged in the world on what the fit did not see."""
+"""A machine from recordings, from end to end: fitted, run by the world along what the fit did not see, and written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 import numpy as np
 
-from twin.calibrate.drift import apart_of, independent_samples
-from twin.calibrate.reader import Measured
-from twin.calibrate.recording import Recording
+from twin.calibrate.drift import apart_of
+from twin.calibrate.errors import independent_samples
+from twin.calibrate.fit import MOST_NODES, Fit, Fitted, fit
+from twin.calibrate.machine import machine
+from twin.calibrate.reader import Measured, identifiable
+from twin.calibrate.recording import RecordingError
 from twin.calibrate.validation import Judgement, judge
-from twin.machines import Kind, MachineFile, Origin, Parameter, Unseen
-from twin.scenario import Machine
+from twin.machines import Kind, MachineFile, Origin, Parameter, Start, Unseen
 
-
-class FittedParameter(Protocol):
-    """One parameter: value, 95 % interval, the recording it belongs to (empty: the machine), why it is not told."""
-
-    @property
-    def name(self) -> str:
-        """Such as `node1_seconds` or `ambient`."""
-
-    @property
-    def unit(self) -> str:
-        """Its unit, empty for a plain number."""
-
-    @property
-    def value(self) -> float:
-        """The best value."""
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-
-    @property
-    def recording(self) -> str:
-        """Name of the recording it belongs to."""
-
-    @property
-    def unknown(self) -> str:
-        """Why the recordings do not tell it; empty when they do."""
+HOLDOUT = 0.4
+"""The last share of each recording that is not fitted but judges the fit."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A fitted machine in the world's own terms, and how its numbers were found.
+    """A fitted machine and how good it is.
 
-    `driven` is what gives the heat, `lead_seconds` how long before its time a recorded mean ends; the recordings tell
-    the pairs of parameters in `together` only together.
+    `file` is what is written (`twin.machines.machine_toml`), with every parameter in its origin. `judgements` has a
+    free run of the world along each recording, judged on the part that was not fitted, or on all where nothing was left
+    out. The recordings tell the pairs of parameters in `together` only together. `foretold_celsius` is what machines of
+    other shapes reached inside the fitted part on what they had not seen.
     """
 
-    machine: Machine
-    driven: Literal["power", "load", "nothing"]
-    lead_seconds: float
-    parameters: Sequence[FittedParameter]
-    together: Sequence[tuple[str, str]] = ()
+    file: MachineFile
+    judgements: tuple[Judgement, ...]
+    together: tuple[tuple[str, str], ...] = ()
+    foretold_celsius: Mapping[str, float] | None = None
+
+    @property
+    def unidentified(self) -> list[Parameter]:
+        """The parameters that the recordings do not tell; `unknown` says why."""
+        return [each for each in self.file.origin.parameters if each.unknown]
 
 
-Fitter = Callable[[Sequence[Recording], Kind, float], Calibrated]
-"""Fits one machine to recordings, the last share of each left out: `fit(recordings, kind, holdout)`."""
+def calibrate(
+    measured: Sequence[Measured],
+    kind: Kind,
+    *,
+    holdout: float = HOLDOUT,
+    name: str | None = None,
+    source: str | None = None,
+    licence: str | None = None,
+    command: str = "",
+    most_nodes: int = MOST_NODES,
+) -> Calibrated:
+    """Fit one machine to recordings of it, all but the last `holdout` (0 to 0.9) of each, and judge it on the rest.
 
-
-def ambient_of(fit: Calibrated, recording: Recording) -> float:
-    """The room's temperature (C) during a recording: its own where it was fitted, else the machine's."""
-    for each in fit.parameters:
-        if each.name == "ambient" and each.recording in ("", recording.name):
-            return each.value
-    return fit.machine.ambient_celsius
-
-
-def judged(fit: Calibrated, kind: Kind, measured: Sequence[Measured], holdout: float) -> list[Judgement]:
-    """Free runs of the fitted machine, judged on the last `holdout` of each recording, or on all of it (0)."""
-    origin = Origin(kind=kind, driven=fit.driven, lead_seconds=fit.lead_seconds)
-    return [
-        judge(
-            fit.machine, origin, each,
-            from_share=1.0 - holdout if holdout > 0.0 else 0.0, ambient=float(ambient_of(fit, each.recording)),
-        )
+    `name` is what the machine is called (else its kind); `source`, `licence` and `command` go into its origin. It has
+    `most_nodes` (1 to 4) nodes at most. Raises `RecordingError` with everything that is wrong when the recordings
+    cannot tell a machine.
+    """
+    recordings = [each.recording for each in measured]
+    if untold := identifiable(recordings):
+        raise RecordingError("\n".join(untold))
+    found = fit(recordings, kind, fitted_share=1.0 - holdout, most_nodes=most_nodes)
+    made = machine(found, name or kind)
+    origin = Origin(
+        source=source or ", ".join(recording.name for recording in recordings)[:4_096],
+        licence=licence or "not stated",
+        command=command,
+        kind=kind,
+        driven=found.shape.driven,
+        lead_seconds=float(found.lead_seconds),
+        starts=tuple(
+            Start(recording=each, first_celsius=_rounded(first), celsius=tuple(_rounded(float(c)) for c in celsius))
+            for each, first, celsius in found.starts()
+        ),
+        parameters=tuple(_parameter(each) for each in found.parameters),
+    )
+    judgements = tuple(
+        judge(made, origin, each, from_share=1.0 - holdout if holdout > 0.0 else 0.0, ambient=_ambient(found, each))
         for each in measured
-    ]  # fmt: skip
+    )
+    if holdout > 0.0:
+        origin = replace(origin, unseen=_unseen(measured, judgements))
+    return Calibrated(MachineFile(origin=origin, machine=made), judgements, found.together, found.foretold_celsius)
 
 
-def unseen(measured: Sequence[Measured], judgements: Sequence[Judgement]) -> Unseen:
+def _ambient(found: Fit, measured: Measured) -> float | None:
+    """The room's temperature (C) during a recording; None for one that was too broken to be fitted itself."""
+    own = (
+        each.value for each in found.parameters if (each.name, each.recording) == ("ambient", measured.recording.name)
+    )
+    return next(own, None)
+
+
+def _unseen(measured: Sequence[Measured], judgements: Sequence[Judgement]) -> Unseen:
     """The errors of several judgements as if they were of one recording."""
     parts = [
         apart_of(each, judgement.run.celsius[judgement.sensor], judgement.first, judgement.last)
@@ -104,33 +110,15 @@ def unseen(measured: Sequence[Measured], judgements: Sequence[Judgement]) -> Uns
     )
 
 
-def machine_file(
-    fit: Calibrated, kind: Kind, name: str, source: str, licence: str, command: str, errors: Unseen | None
-) -> MachineFile:  # fmt: skip
-    """The file of a fitted machine."""
-    return MachineFile(
-        origin=Origin(
-            source=source,
-            licence=licence,
-            command=command,
-            kind=kind,
-            driven=fit.driven,
-            lead_seconds=float(fit.lead_seconds),
-            unseen=errors,
-            parameters=tuple(
-                Parameter(
-                    name=each.name,
-                    unit=each.unit,
-                    value=_rounded(each.value),
-                    low=_end(each.low),
-                    high=_end(each.high),
-                    unknown=each.unknown,
-                    recording=each.recording,
-                )
-                for each in fit.parameters
-            ),
-        ),
-        machine=replace(fit.machine, name=name),
+def _parameter(each: Fitted) -> Parameter:
+    return Parameter(
+        name=each.name,
+        unit=each.unit,
+        value=_rounded(each.value),
+        low=_end(each.low),
+        high=_end(each.high),
+        unknown=each.unknown,
+        recording=each.recording,
     )
 
 

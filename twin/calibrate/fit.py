@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twin.calibrate import intervals, solve
-from twin.calibrate.errors import Errors, errors
-from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, outline, parameters, shape_of
+from twin.calibrate.errors import independent_samples
+from twin.calibrate.parameters import FULL_WATTS, Kind, Outline, Shape, chain, outline, parameters, rooms_of, shape_of
+from twin.calibrate.power import Power, fit_power
 from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
 from twin.kernels import Floats
 
@@ -23,7 +24,9 @@ FORETOLD_SHARE = 0.4
 WORTH = 0.01
 """A further node, or a slow sensor, has to lower the foretold error by this share."""
 NOTICEABLE_CELSIUS = 0.05
-"""And by more than this."""
+"""And by this at least."""
+CLOSE_ENOUGH = 1e-4
+"""Searches that only choose a shape end earlier than the last one."""
 SLOWEST_SHARES = (0.03, 0.15)
 """Where searches begin: the slowest time constant as shares of the recording."""
 FIRST_TRUST, FIRST_SCALE = 2.0, 20.0
@@ -57,12 +60,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a calibration found.
+    """What a fit found.
 
-    `fitted` and `unseen` are the errors on the two parts of each recording, of one free run from its first sample
-    (`unseen` is None for recordings that were fitted whole). A gap ends a run; the stretch after it has its own ambient
-    and start, and counts when a part of it was fitted. `foretold_celsius` is what each number of nodes reached
-    inside the fitted part on what it had not seen, for choosing. `point` and `problem` belong to the solver.
+    A gap ends a stretch of a recording; the one after it has its own ambient and start. `foretold_celsius` is what each
+    number of nodes reached inside the fitted part on what it had not seen, for choosing. `point` and `problem` belong
+    to the solver; `power` is the law of the power where that was recorded beside the load. How good the machine is on
+    what was not fitted, the world tells (`twin.calibrate.calibrated`).
     """
 
     kind: Kind
@@ -72,18 +75,30 @@ class Fit:
     max_rpm: float
     parameters: tuple[Fitted, ...]
     together: tuple[tuple[str, str], ...]
-    fitted: tuple[Errors, ...]
-    unseen: tuple[Errors | None, ...]
     foretold_celsius: dict[str, float]
     noise_celsius: float
     quantum_celsius: float
     sample_seconds: float
     point: Floats
     problem: solve.Problem
+    power: Power | None
+    stretches: tuple[str, ...]
 
     def values(self, recording: int = 0) -> dict[str, float]:
         """The parameters by name, those of one recording (or one stretch between gaps) among them."""
         return self.problem.values(self.point, recording)
+
+    def starts(self) -> list[tuple[str, float, Floats]]:
+        """Of each stretch its name, its first reading and the nodes' temperatures then (C)."""
+        found = []
+        for place, (name, first) in enumerate(zip(self.stretches, self.look.first_celsius, strict=True)):
+            begin = chain(self.shape, self.values(place), self.look.full_watts, first).start
+            found.append((name, float(self.problem.celsius[place][self.problem.used[place]][0]), begin))
+        return found
+
+    def mean_ambient(self) -> float:
+        """The mean of the rooms' temperatures in all stretches (C)."""
+        return float(np.mean([self.values(place)["ambient"] for place in range(len(self.problem.drives))]))
 
 
 @dataclass(frozen=True)
@@ -115,14 +130,14 @@ def fit(
     """Fit one machine to the first `fitted_share` (0.1 to 1) of each of its recordings.
 
     `full_watts` is what full load adds to the power at idle, where no power was recorded (else a value usual for
-    `kind`); `room_celsius` the room's temperature where it is known. The same recordings give the same fit. Raises
-    `RecordingError` when there is nothing to fit.
+    `kind`); `room_celsius` the room's temperature where it is known and was not recorded. The same recordings give the
+    same fit. Raises `RecordingError` when there is nothing to fit.
     """
     if not recordings:
         raise RecordingError("there is no recording; give one at least")
     if not 0.1 <= fitted_share <= 1.0:
         raise RecordingError(f"the share to fit is {fitted_share:g}; allowed are 0.1 to 1")
-    stretches = [each for place, r in enumerate(recordings) for each in _stretches(place, r, fitted_share)]
+    stretches = [each for recording in recordings for each in _stretches(recording, fitted_share)]
     fitted = [each for each in stretches if np.count_nonzero(each.used) >= FEWEST_FITTED]
     if not fitted:
         raise RecordingError(f"{recordings[0].name}: no stretch without a gap has {FEWEST_FITTED} readings to fit")
@@ -131,18 +146,17 @@ def fit(
                     for each in fitted if np.count_nonzero(each.used) >= FEWEST_SAMPLES] or
                    [each.recording for each in fitted],
                    driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
-    look = replace(look, first_celsius=tuple(_first(each.recording) for each in fitted))
+    look = replace(
+        look,
+        first_celsius=tuple(_first(each.recording) for each in fitted),
+        rooms_celsius=rooms_of([each.recording for each in fitted], room_celsius),
+    )
     task = _Task(tuple(each.recording for each in fitted), look, _max_rpm(recordings), tuple(e.used for e in fitted))
     task = _acquainted(task)
     shape, point, foretold = _choose(task, most_nodes)
     problem = task.problem(shape, SLOWEST_SHARES[0])
     solution, noise = _polish(problem, point, task.scale)
     doubts = intervals.intervals(problem, solution)
-    shown = [np.full(len(recording.times_seconds), np.nan) for recording in recordings]
-    for place, each in enumerate(fitted):
-        shown[each.of][each.begin : each.begin + len(each.used)] = problem.shown(solution.point, place)
-    read = [np.where(r.believable(), r.temperatures_celsius, np.nan) for r in recordings]
-    ends = [int(len(recording.times_seconds) * fitted_share) for recording in recordings]
     return Fit(
         kind=kind,
         shape=shape,
@@ -155,15 +169,14 @@ def fit(
             for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
         ),
         together=doubts.together,
-        fitted=tuple(errors(s[:end], r[:end]) for s, r, end in zip(shown, read, ends, strict=True)),
-        unseen=tuple(errors(s[end:], r[end:]) if end < len(s) else None
-                     for s, r, end in zip(shown, read, ends, strict=True)),
         foretold_celsius=foretold,
         noise_celsius=noise,
         quantum_celsius=min(recording.quantum_celsius for recording in recordings),
         sample_seconds=min(recording.interval_seconds for recording in recordings),
         point=solution.point,
         problem=problem,
+        power=fit_power(task.recordings, task.used) if driven == "power" else None,
+        stretches=tuple(each.recording.name for each in fitted),
     )  # fmt: skip
 
 
@@ -173,22 +186,19 @@ def _max_rpm(recordings: Sequence[Recording]) -> float:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A stretch of recording number `of` without a gap, from its sample `begin` on, and which readings are fitted."""
+    """A stretch of a recording without a gap, and which readings are fitted."""
 
-    of: int
-    begin: int
     recording: Recording
     used: solve.Flags
 
 
-def _stretches(of: int, recording: Recording, share: float) -> list[_Stretch]:
+def _stretches(recording: Recording, share: float) -> list[_Stretch]:
     found = []
     end_fitted = int(len(recording.times_seconds) * share)
     for begin, end in recording.pieces():
-        name = recording.name if begin == 0 else f"{recording.name} from {recording.times_seconds[begin]:g} s"
-        piece = recording.between(begin, end, name)
+        piece = recording.stretch(begin, end)
         used = piece.believable() & (np.arange(begin, end) < end_fitted)
-        found.append(_Stretch(of, begin, piece, used))
+        found.append(_Stretch(piece, used))
     return found
 
 
@@ -198,12 +208,12 @@ def _first(recording: Recording) -> float:
 
 
 def _acquainted(task: _Task) -> _Task:
-    """The task with the delay of its drive, and the size of its outliers, that a machine of three nodes fits best.
+    """The task with the delay of its drive, and the size of its outliers, that three nodes and a slow sensor fit best.
 
-    With fewer nodes a delay would stand for a fast one that is missing.
+    With less a delay would stand for a fast node, or for the sensor, that is missing.
     """
     interval = min(recording.interval_seconds for recording in task.recordings)
-    shape = shape_of(task.recordings, 3)
+    shape = replace(shape_of(task.recordings, 3), lag=True)
     problem = task.problem(shape, SLOWEST_SHARES[0])
     first = solve.search(problem, np.array([p.start for p in problem.parameters]), FIRST_TRUST, FIRST_SCALE, 30)
     task = replace(task, scale=max(LEAST_SCALE, OUTLIER_DEVIATIONS * _noise(problem, first.point)))
@@ -236,12 +246,12 @@ def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, floa
         foretold[f"{nodes} nodes" if nodes > 1 else "1 node"] = round(score, 4)
         found.append((score, shape, point))
     least = min(score for score, _, _ in found)
-    score, shape, point = next(each for each in found if each[0] <= least * (1.0 + WORTH) + NOTICEABLE_CELSIUS)
+    score, shape, point = next(each for each in found if each[0] <= least + max(WORTH * least, NOTICEABLE_CELSIUS))
     slow = replace(shape, lag=True)
-    slow_point = _best_start(task, slow)
+    slow_point = _slowed(task, slow, shape, point)
     slow_score = _foretell(task, slow, slow_point)
     foretold["slow sensor"] = round(slow_score, 4)
-    if slow_score < score * (1.0 - WORTH) - NOTICEABLE_CELSIUS:
+    if slow_score < score - max(WORTH * score, NOTICEABLE_CELSIUS):
         shape, point = slow, slow_point
     return shape, point, foretold
 
@@ -251,9 +261,18 @@ def _best_start(task: _Task, shape: Shape) -> Floats:
     for slowest_share in SLOWEST_SHARES:
         problem = task.problem(shape, slowest_share)
         start = np.array([p.start for p in problem.parameters])
-        solutions.append(solve.search(problem, start, FIRST_TRUST, task.scale, 40))
+        solutions.append(solve.search(problem, start, FIRST_TRUST, task.scale, 40, CLOSE_ENOUGH))
     # The expectations of the starts differ, so their costs are not comparable to the last digit; the data rule.
     return min(solutions, key=lambda solution: solution.cost).point
+
+
+def _slowed(task: _Task, slow: Shape, shape: Shape, point: Floats) -> Floats:
+    """The best of a slow sensor from what is best without: the lag is the only number to find from nothing."""
+    names = [(p.name, p.recording) for p in task.problem(shape, SLOWEST_SHARES[0]).parameters]
+    there = dict(zip(names, point.tolist(), strict=True))
+    problem = task.problem(slow, SLOWEST_SHARES[0])
+    start = np.array([there.get((p.name, p.recording), p.start) for p in problem.parameters])
+    return solve.search(problem, start, FIRST_TRUST, task.scale, 40, CLOSE_ENOUGH).point
 
 
 def _foretell(task: _Task, shape: Shape, point: Floats) -> float:
@@ -267,8 +286,8 @@ def _foretell(task: _Task, shape: Shape, point: Floats) -> float:
             before.append(used & (place < int(end * cut)))
             after.append(used & (place >= int(end * cut)) & (place < int(end * (cut + FORETOLD_SHARE))))
         problem = task.problem(shape, SLOWEST_SHARES[0], before)
-        solution = solve.search(problem, point, FIRST_TRUST, task.scale, 15)
-        judged = replace(problem, used=after)
+        solution = solve.search(problem, point, FIRST_TRUST, task.scale, 15, CLOSE_ENOUGH)
+        judged = task.problem(shape, SLOWEST_SHARES[0], after)
         apart = np.concatenate([judged.errors(solution.point, place) for place in range(len(after))])
         scores.append(float(np.sqrt(np.mean(apart * apart))))
     return float(np.mean(scores))
@@ -281,6 +300,6 @@ def _polish(problem: solve.Problem, point: Floats, scale: float) -> tuple[solve.
     for _ in range(2):
         parts = [problem.errors(solution.point, place) for place in range(len(problem.drives))]
         noise = max(_noise(problem, solution.point), LEAST_NOISE)
-        trust = noise * max(solve.inflation(part) for part in parts) ** 0.5
+        trust = noise * max(len(part) / independent_samples(part) for part in parts) ** 0.5
         solution = solve.search(problem, solution.point, trust, OUTLIER_DEVIATIONS * noise, 60)
     return solution, noise

@@ -1,24 +1,33 @@
 """The world's equations along a recording: a chain of lumps from the die to the air, exact from sample to sample.
 
 The same physics as `twin.world` (`thermal.propagate`, `processor.watts_at`, `natural_share`), with steps as long as the
-recording holds its drive, because a fit runs it some thousand times. Power is constant over a step, so that for a
-linear network the temperatures at the samples are those of the world at any step length.
+recording holds its drive and with curves looked up in tables, because a fit runs it some thousand times. Power is
+constant over a step, so that for a linear network the temperatures at the samples are those of the world at any step
+length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from twin.calibrate.recording import Recording
-from twin.kernels import Floats, Integers, kernel, natural_share, power
+from twin.kernels import NATURAL_LEAST_KELVIN, NATURAL_MOST_KELVIN, Floats, Integers, kernel, natural_share, power
 from twin.world import processor, thermal
 
 LONGEST_STEP_SECONDS = 2.0
 """Longer intervals are divided: leakage and natural conductance are held over a step."""
-LEVEL_SHARES = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
-"""Clocks of a machine whose clock nobody recorded, as shares of the highest."""
+NATURAL_PER_KELVIN = 4.0
+"""Entries of the table of natural conductances, one kelvin of difference."""
+LEAKS_FROM_CELSIUS = -60.0
+LEAKS_PER_KELVIN = 4.0
+"""Entries of the table of leakage, one kelvin."""
+LEVEL_SHARES = (0.107, 0.257, 0.407, 0.557, 0.707, 0.857, 1.0)
+"""Clocks of a machine whose clock nobody recorded, as shares of the highest.
+
+The loads at which the governor changes them (80 % of these) are no whole tenths of a percent, where recorded loads
+would lie and rounding would decide."""
 IDLE_VOLTS, TOP_VOLTS = 0.8, 1.2
 """Voltages at its slowest and its highest clock."""
 
@@ -50,6 +59,14 @@ class Drive:
     watts: Floats
     sample_of: Integers
     samples: int
+
+    def until(self, last: int) -> Drive:
+        """The steps that lead to the samples from the first to `last`."""
+        steps = int(np.searchsorted(np.maximum.accumulate(self.sample_of), last)) + 1 if last > 0 else 0
+        return replace(
+            self, kind_of=self.kind_of[:steps], loads=self.loads[:steps], watts=self.watts[:steps],
+            sample_of=self.sample_of[:steps], samples=last + 1,
+        )  # fmt: skip
 
 
 def drive(recording: Recording, lead_seconds: float, max_rpm: float) -> Drive:
@@ -98,6 +115,18 @@ def clocks(bend: float, table: Floats) -> None:
         rise = (LEVEL_SHARES[level] - LEVEL_SHARES[1]) / (LEVEL_SHARES[top] - LEVEL_SHARES[1])
         volts = TOP_VOLTS * (bend + (1.0 - bend) * rise)
         table[level, processor.VOLTS] = volts if level > 0 else IDLE_VOLTS
+
+
+@kernel
+def _looked_up(table: Floats, place: float) -> float:
+    """The value of `table` at a place between its entries, on the line from one to the next; beyond them the last."""
+    if not place > 0.0:
+        # No number ends here too.
+        return float(table[0])
+    place = min(place, table.shape[0] - 1.0)
+    i = min(int(place), table.shape[0] - 2)
+    found: float = table[i] + (place - i) * (table[i + 1] - table[i])
+    return found
 
 
 @kernel
@@ -152,6 +181,19 @@ def run_chain(
     constants[processor.LEAKAGE_REFERENCE] = 50.0
     constants[processor.IDLE_SHARE] = 1.0
     constants[processor.IDLE_WATTS] = numbers[2 * n + IDLE]
+    # Tables of curves that cost as much as all the rest of a step: the lines between their entries are off by less than
+    # a part in ten thousand.
+    shares = np.ones(0)
+    if natural > 0.0:
+        shares = np.zeros(int((NATURAL_MOST_KELVIN - NATURAL_LEAST_KELVIN) * NATURAL_PER_KELVIN) + 1)
+        for i in range(shares.shape[0]):
+            shares[i] = natural_share(NATURAL_LEAST_KELVIN + i / NATURAL_PER_KELVIN, natural)
+    leaks = np.zeros(0)
+    if numbers[2 * n + LEAKAGE] > 0.0:
+        leaks = np.zeros(int((processor.LEAKAGE_CEILING_CELSIUS - LEAKS_FROM_CELSIUS) * LEAKS_PER_KELVIN) + 1)
+        for i in range(leaks.shape[0]):
+            celsius = LEAKS_FROM_CELSIUS + i / LEAKS_PER_KELVIN
+            leaks[i] = processor.watts_at(constants, 0.0, 1.0, 0.0, celsius) - constants[processor.IDLE_WATTS]
     x = np.zeros(size)
     y = np.zeros(size)
     heat = np.zeros(n)
@@ -165,7 +207,11 @@ def run_chain(
         if q != q:
             level = processor.served_level(table, loads[k] * 1e6)
             use = min(1.0, loads[k] * 1e6 / table[level, 0])
-            q = processor.watts_at(constants, table[level, 0], table[level, 1], use, ambient + x[0])
+            volts = table[level, 1]
+            q = constants[processor.FARADS] * volts * volts * (table[level, 0] * 1e3) * use
+            q += constants[processor.IDLE_WATTS]
+            if leaks.shape[0] > 0:
+                q += volts * _looked_up(leaks, (ambient + x[0] - LEAKS_FROM_CELSIUS) * LEAKS_PER_KELVIN)
         for i in range(n):
             heat[i] = 0.0
         heat[0] = q
@@ -174,7 +220,8 @@ def run_chain(
             # is one.
             for i in range(min(1, n - 1), n):
                 kelvin = x[i] - (x[i + 1] if i < n - 1 else 0.0)
-                more = numbers[n + i] * (natural_share(kelvin, natural) - 1.0) * kelvin
+                share = _looked_up(shares, (abs(kelvin) - NATURAL_LEAST_KELVIN) * NATURAL_PER_KELVIN)
+                more = numbers[n + i] * (share - 1.0) * kelvin
                 heat[i] -= more
                 if i < n - 1:
                     heat[i + 1] += more

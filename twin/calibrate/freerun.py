@@ -1,7 +1,8 @@
 """A machine along a recording: the world, driven by the recorded load, power and fan speeds, and by nothing later.
 
 It starts at what the sensors showed at the first sample; nodes that nobody measures start where their neighbours would
-hold them. Sensors show what is to be expected of them: without noise, and with the mean of what rounding takes off.
+hold them or, in a recording that was fitted, where the fit found them from the part that it was given. Sensors show
+what is to be expected of them: without noise, and with the mean of what rounding takes off.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
 
     return replace(
         measured,
-        recording=measured.recording.between(begin, end, measured.recording.name),
+        recording=measured.recording.stretch(begin, end),
         temperatures=cut(measured.temperatures),
         loads=cut(measured.loads),
         powers=cut(measured.powers),
@@ -78,7 +79,7 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
 
 
 def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None) -> FreeRun:
-    driven = _driven(machine, origin, measured)
+    driven = started(machine, origin, measured)
     machine = replace(driven, step_ms=step_ms or driven.step_ms)
     recording = measured.recording
     times_ns = np.round(recording.times_seconds * SECOND_NS).astype(np.int64)
@@ -118,7 +119,7 @@ def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool
     )
 
 
-def _driven(machine: Machine, origin: Origin, measured: Measured) -> Machine:
+def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:
     """The machine at the first sample, with fans that are as fast as recorded at once, and sensors without noise."""
     speeds = _fans(machine, origin, measured)
     fans = tuple(
@@ -144,6 +145,10 @@ def _driven(machine: Machine, origin: Origin, measured: Measured) -> Machine:
         if len(believed):
             first = float(believed[0])
             known[nodes.index(sensor.node)] = first - sensor.offset_millicelsius / 1_000.0
+    own = measured.recording.temperatures_celsius[measured.recording.believable()]
+    for start in origin.starts:
+        if start.recording == measured.recording.name and len(own) and abs(start.first_celsius - float(own[0])) < 1e-3:
+            known |= dict(enumerate(start.celsius[: len(nodes)]))
     rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
     _, ends, edges, max_rpm = model.constants
     there = np.zeros(len(nodes), dtype=np.int64)

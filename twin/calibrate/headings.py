@@ -23,9 +23,9 @@ UNITS: dict[Quantity, dict[str, str]] = {
         "min": "min", "mins": "min", "minutes": "min", "h": "h", "hours": "h",
     },
     "temperature": {
-        "c": "C", "°c": "C", "ºc": "C", "degc": "C", "deg": "C", "celsius": "C", "k": "K", "kelvin": "K", "°f": "F",
-        "f": "F", "degf": "F", "fahrenheit": "F", "mc": "mC", "m°c": "mC", "millic": "mC", "millicelsius": "mC",
-        "millidegrees": "mC",
+        "c": "C", "°c": "C", "ºc": "C", "degc": "C", "deg": "C", "'c": "C", "celsius": "C", "k": "K", "kelvin": "K",
+        "°f": "F", "f": "F", "degf": "F", "fahrenheit": "F", "mc": "mC", "m°c": "mC", "millic": "mC",
+        "millicelsius": "mC", "millidegrees": "mC",
     },
     "load": {
         "%": "%", "percent": "%", "pct": "%", "perc": "%", "ratio": "1", "share": "1", "fraction": "1", "0..1": "1",
@@ -41,10 +41,21 @@ UNITS: dict[Quantity, dict[str, str]] = {
 
 _SURE = {quantity: set(units) - {"s", "c", "k", "f", "h", "min", "1", "deg"} for quantity, units in UNITS.items()}
 _WORDS: dict[Quantity, set[str]] = {
-    "temperature": {"temp", "temps", "temperature", "temperatures", "tctl", "tdie", "tj", "thermal", "temperatur"},
+    "temperature": {
+        "temp",
+        "temps",
+        "temperature",
+        "temperatures",
+        "tmp",
+        "tctl",
+        "tdie",
+        "tj",
+        "thermal",
+        "temperatur",
+    },
     "load": {"load", "usage", "use", "util", "utilization", "utilisation", "utility", "busy", "auslastung", "last"},
-    "power": {"power", "watts", "draw", "pwr", "ppt", "consumption", "leistung"},
-    "fan": {"fan", "fans", "rpm", "tach", "lüfter", "luefter", "drehzahl"},
+    "power": {"power", "watt", "watts", "draw", "pwr", "ppt", "consumption", "leistung"},
+    "fan": {"fan", "fans", "rpm", "tach", "tachometer", "lüfter", "luefter", "drehzahl"},
     "time": {
         "t",
         "time",
@@ -65,14 +76,16 @@ _WORDS: dict[Quantity, set[str]] = {
 _NEVER = {
     "limit", "limits", "tjmax", "distance", "margin", "critical", "crit", "target", "throttling", "throttle", "clock",
     "clocks", "freq", "frequency", "mhz", "ghz", "khz", "vid", "voltage", "volt", "volts", "pl1", "pl2", "dyn", "cap",
-    "setpoint", "energy", "cycles", "pwm", "duty", "frame", "frametime", "latency", "phase", "remaining",
+    "setpoint", "energy", "cycles", "pwm", "duty", "frame", "frametime", "latency", "phase", "remaining", "state",
+    "status", "mode", "resistance", "residency", "event", "alert",
 }  # fmt: skip
 """Words of columns that are none of the quantities, whatever else they say."""
 _ELSEWHERE = {
     "ssd", "hdd", "nvme", "drive", "disk", "pch", "chipset", "vrm", "mos", "mosfet", "battery", "ambient", "room",
     "inlet", "outlet", "intake", "exhaust", "case", "chassis", "system", "sys", "systin", "board", "mainboard",
     "motherboard", "memory", "mem", "dimm", "ram", "vram", "hbm", "psu", "water", "coolant", "pump", "wifi", "radiator",
-    "air", "skin", "charger", "display", "network", "swap",
+    "air", "skin", "charger", "display", "network", "swap", "dram", "uncore", "pin", "pcie", "rail", "slot", "npu",
+    "bus", "video", "vid", "fb", "decode", "decoder", "encode", "encoder", "controller",
 }  # fmt: skip
 _CPU = {
     "cpu",
@@ -93,7 +106,21 @@ _CPU = {
 _GPU = {"gpu", "graphics", "gfx", "nvidia", "vga", "dgpu", "igpu", "radeon", "geforce"}
 _WHOLE = {"package", "pkg", "tctl", "tdie", "entire", "die", "edge", "soc"}
 _TOTAL = {"total", "all", "overall", "avg", "average", "mean"}
-_PIECE = {"max", "min", "hotspot", "hot", "spot", "junction", "peak", "highest", "maximum", "minimum", "thread"}
+_PIECE = {
+    "max",
+    "min",
+    "hotspot",
+    "hot",
+    "spot",
+    "junction",
+    "peak",
+    "highest",
+    "maximum",
+    "minimum",
+    "thread",
+    "input",
+}
+_SUMMARIES = _TOTAL | {"max", "min", "sum", "current", "value"}
 _USUAL = {"load", "usage", "util", "utilization", "utilisation", "power", "temp", "temperature"}
 
 
@@ -121,7 +148,7 @@ class Heading:
         score = 10.0 if is_gpu or is_cpu else 5.0
         score += 4.0 * bool(words & _WHOLE) + 2.0 * bool(words & _TOTAL) + bool(words & {"cpu", "gpu"})
         score += bool(words & _USUAL) + 0.5 * bool(self.unit) - 3.0 * bool(words & _PIECE)
-        if words & {"core", "cores", "ccd"}:
+        if words & {"core", "cores", "ccd"} and part == "cpu":
             score -= 8.0 if any(word.isdigit() for word in self.words) else 2.0
         if any(re.fullmatch(r"(cpu|core|thread)[0-9]+", word) for word in words):
             score -= 6.0
@@ -133,7 +160,13 @@ def heading(name: str) -> Heading:
     text = _plain(name)
     bracket = re.search(r"[\[({]\s*([^\[\](){}]*?)\s*[\])}]\s*$", text)
     unit_text = bracket[1].lower() if bracket else ""
+    if unit_text.startswith("% "):
+        # A share of something: `[% TDP]`, `[% duty]`.
+        unit_text = "%"
     if not any(unit_text in units for units in UNITS.values()):
+        if bracket and bracket[0].startswith("[") and re.search("[a-z]", unit_text) and unit_text not in _SUMMARIES:
+            # A unit of something else: `[MB]`, `[Yes/No]`, `[V]`.
+            return Heading(name, None, "", (), _device(text))
         unit_text = ""
     bare = text[: bracket.start()] if unit_text and bracket else text
     chunks = [chunk for chunk in re.split(r"(?:[^\w°º%µ]|_)+", bare) if chunk]
@@ -191,20 +224,20 @@ def _quantity(words: set[str], unit: str) -> Quantity | None:
         return "load"
     if not unit and words and words <= _CPU | _GPU and words & {"tctl", "tdie", "coretemp"}:
         return "temperature"
-    if not unit and words in ({"cpu"}, {"gpu"}):
+    if not unit and words - _TOTAL in ({"cpu"}, {"gpu"}):
         return "load"
     return None
 
 
 def _device(text: str) -> int:
-    found = re.search(r"(?:gpu|card|device|socket)[ _\-.#\[(]*([0-9]{1,3})(?![0-9])", text, re.IGNORECASE)
+    found = re.search(r"(?:gpu|card|device|socket)[ _\-.#\[(]*([0-9]{1,3})(?![0-9]|-?pin)", text, re.IGNORECASE)
     return int(found[1]) if found else -1
 
 
 def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """A key that sorts names as people do: gpu2 before gpu10."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
+    return tuple((part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts)
 
 
 def best(
@@ -217,20 +250,45 @@ def best(
         if heading.quantity == quantity and (device is None or heading.device in (device, -1))
     ]
     fitting = [(score + 0.25 * (each.device == device), each) for score, each in fitting if score > 0.0]
-    return min(fitting, key=lambda each: (-each[0], natural(each[1].name)))[1] if fitting else None
+    return min(fitting, key=lambda each: (-each[0], len(each[1].words), natural(each[1].name)))[1] if fitting else None
+
+
+def best_room(headings: Sequence[Heading]) -> Heading | None:
+    """The temperature of the air around the machine; None when there is none."""
+    rooms = [each for each in headings if each.quantity == "temperature" and set(each.words) & {"ambient", "room"}]
+    return min(rooms, key=lambda each: (len(each.words), natural(each.name))) if rooms else None
+
+
+def names_devices(name: str) -> bool:
+    """Whether a column says which of several cards or processors a row is of (`index`, `gpu_id`, `pci.bus_id`)."""
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    return bool(words) and words <= {
+        "index",
+        "idx",
+        "id",
+        "uuid",
+        "pci",
+        "bus",
+        "gpu",
+        "cpu",
+        "card",
+        "device",
+        "socket",
+    }
 
 
 def best_fan(headings: Sequence[Heading], part: Part) -> Heading | None:
-    """The fan that cools `part`: its own, else one without a part, else any but a pump or a fan of the case."""
-    fans = [each for each in headings if each.quantity == "fan" and "pump" not in each.words]
+    """The fan that cools `part`: its own, else one without a part, else one of the case; no pump, no other part's."""
     own, other = (_GPU, _CPU) if part == "gpu" else (_CPU, _GPU)
+    fans = [each for each in headings if each.quantity == "fan" and "pump" not in each.words]
+    fans = [each for each in fans if set(each.words) & own or not set(each.words) & other]
 
     def score(fan: Heading) -> int:
         words = set(fan.words)
-        return 3 * bool(words & own) - 2 * bool(words & other) - bool(words & _ELSEWHERE)
+        sure = bool(fan.unit) or bool(words & {"tach", "tachometer"})
+        return 4 * bool(words & own) - 2 * bool(words & _ELSEWHERE) + sure
 
-    likely = [fan for fan in fans if score(fan) >= 0] or fans
-    return min(likely, key=lambda fan: (-score(fan), natural(fan.name))) if likely else None
+    return min(fans, key=lambda fan: (-score(fan), len(fan.words), natural(fan.name))) if fans else None
 
 
 def best_time(headings: Sequence[Heading]) -> tuple[Heading, ...]:

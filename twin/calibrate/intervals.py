@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from twin.calibrate.solve import Problem, Solution, inflation
+from twin.calibrate.errors import independent_samples
+from twin.calibrate.solve import Problem, Solution
 from twin.kernels import Floats
 
 TWO_SIDED_95 = 1.96
@@ -59,11 +60,11 @@ def intervals(problem: Problem, solution: Solution) -> Doubts:
     for begin, end in pairwise(bounds.tolist()):
         part, rows = pull[begin:end], data[begin:end]
         variance = float(np.mean(part * part)) * (end - begin) / max(1, end - begin - count)
-        plain = rows.T @ rows * variance * inflation(residuals[begin:end])
+        plain = rows.T @ rows * variance * _inflation(residuals[begin:end])
         own = np.zeros(count)
         for i in range(count):
             steps = rows[:, i] * part
-            own[i] = float(np.sum(steps * steps)) * inflation(steps)
+            own[i] = float(np.sum(steps * steps)) * _inflation(steps)
         wider = np.maximum(1.0, np.sqrt(own / np.maximum(np.diag(plain), 1e-300)))
         meat += plain * np.outer(wider, wider)
     inverse = np.linalg.inv(curvature)
@@ -78,6 +79,11 @@ def intervals(problem: Problem, solution: Solution) -> Doubts:
         if abs(correlation[i, j]) > TOGETHER
     ]
     return Doubts(each, tuple(dict.fromkeys(pairs)))
+
+
+def _inflation(errors: Floats) -> float:
+    """How many of these successive errors tell as much as one that is independent."""
+    return len(errors) / independent_samples(errors)
 
 
 def _doubt(problem: Problem, place: int, point: Floats, deviations: Floats) -> Doubt:

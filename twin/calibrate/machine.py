@@ -1,17 +1,17 @@
-"""A fit as a machine of a scenario, and as the text of its file."""
+"""A fit as a machine of a scenario."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from twin.calibrate import forward, judge
+from twin.calibrate import forward
 from twin.calibrate.fit import Fit
 from twin.calibrate.parameters import Kind, chain
-from twin.calibrate.power import Power, voltages
+from twin.calibrate.power import voltages
 from twin.scenario import Cpu, Edge, Fan, Gpu, Machine, Memory, Node, Sensor
 
 DIGITS = 6
@@ -38,15 +38,15 @@ USUAL: Mapping[Kind, _Usual] = {
 }
 
 
-def machine(fit: Fit, name: str, power: Power | None = None) -> Machine:
-    """The machine of `fit` under `name`, with the powers of `power` where power drove the fit.
+def machine(fit: Fit, name: str) -> Machine:
+    """The machine of `fit` under `name`.
 
     Clocks, cores and limits are those usual for its kind; its ambient is the mean of the recordings'. Numbers have six
     significant digits.
     """
     usual = USUAL[fit.kind]
     n = fit.shape.nodes
-    made = chain(fit.shape, {**fit.values(), "ambient": judge.mean_ambient(fit)}, fit.look.full_watts, 0.0)
+    made = chain(fit.shape, {**fit.values(), "ambient": fit.mean_ambient()}, fit.look.full_watts, 0.0)
     numbers, rest = made.numbers, 2 * n
     prefix = "gpu" if fit.kind == "gpu" else "cpu"
     names = [f"{prefix}_{part}" for part in NODE_NAMES[n]]
@@ -71,7 +71,7 @@ def machine(fit: Fit, name: str, power: Power | None = None) -> Machine:
     if fit.kind == "gpu":
         nodes.append(Node(name=HOST, capacity_joules_per_kelvin=500.0))
         edges.append(Edge(a=HOST, b="ambient", still_watts_per_kelvin=10.0))
-    cpu, gpu = _processors(fit, names[0], power)
+    cpu, gpu = _processors(fit, names[0])
     return Machine(
         name=name,
         ambient_celsius=_short(made.ambient),
@@ -107,16 +107,16 @@ def sensor(fit: Fit, name: str, node: str, limit_celsius: float) -> Sensor:
     )
 
 
-def _processors(fit: Fit, node: str, power: Power | None) -> tuple[Cpu, Gpu]:
+def _processors(fit: Fit, node: str) -> tuple[Cpu, Gpu]:
     usual = USUAL[fit.kind]
     values = fit.values()
-    full = fit.look.full_watts
+    full, power = fit.look.full_watts, fit.power
     if power is not None:
         idle, leakage, switching, bend = (
             power.idle_watts, power.leakage_watts, power.switching_watts, power.voltage_bend
         )  # fmt: skip
     else:
-        idle, leakage = values.get("idle_watts", 0.3 * full), values.get("leakage_watts", 0.0)
+        idle, leakage = values.get("idle_watts", 0.0), values.get("leakage_watts", 0.0)
         bend = values.get("voltage_bend", 1.0)
         switching = max(0.0, full - leakage * (1.0 - forward.IDLE_VOLTS / forward.TOP_VOLTS))
     most = _short(max(1.0, 1.2 * (idle + leakage + switching)))
@@ -151,37 +151,5 @@ def _processors(fit: Fit, node: str, power: Power | None) -> tuple[Cpu, Gpu]:
     return cpu, Gpu(enabled=False)
 
 
-def document(made: Machine, facts: Mapping[str, Any]) -> str:
-    """The file of a machine: TOML with the tables `machine` and `calibration` (whatever `facts` says of the fit)."""
-    import tomli_w
-
-    return tomli_w.dumps(_plain({"machine": asdict(made), "calibration": dict(facts)}))
-
-
-def facts(fit: Fit) -> dict[str, Any]:
-    """What a machine's file says of its fit: errors, intervals, what the data do not tell, and the recorder's delay."""
-    unseen = [each for each in fit.unseen if each is not None]
-    return {
-        "kind": fit.kind,
-        "driven_by": fit.shape.driven,
-        "lead_seconds": fit.lead_seconds,
-        "full_watts": fit.look.full_watts,
-        "noise_celsius": fit.noise_celsius,
-        "foretold_celsius": fit.foretold_celsius,
-        "fitted": [asdict(each) for each in fit.fitted],
-        "unseen": [asdict(each) for each in unseen],
-        "parameters": [asdict(each) for each in fit.parameters],
-        "only_together": [list(pair) for pair in fit.together],
-    }
-
-
 def _short(value: float) -> float:
     return float(f"{float(value):.{DIGITS}g}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return _short(value) if isinstance(value, float) else value

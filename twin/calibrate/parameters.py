@@ -7,7 +7,7 @@ fit stays there, and the report says so. Times and resistances are fitted as log
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ FULL_WATTS: dict[Kind, float] = {"cpu": 65.0, "gpu": 200.0, "board": 3.0, "lapto
 """What full load is taken to add to the idle power where no power was recorded; every power scales with it."""
 ROOM_CELSIUS = 23.0
 ROOM_SPREAD_CELSIUS = 4.0
+GIVEN_SPREAD_CELSIUS, RECORDED_SPREAD_CELSIUS = 0.1, 0.5
+"""How sure a room is whose temperature was given, or recorded somewhere near."""
 COLDEST_ROOM, HOTTEST_ROOM = 5.0, 45.0
 SHORTEST_SECONDS = 0.02
 NATURAL_MOST = 1.0
@@ -82,15 +84,14 @@ class Outline:
     shortest_seconds: float
     longest_seconds: float
     full_watts: float
-    room_celsius: float
-    room_spread_celsius: float
     first_celsius: tuple[float, ...]
+    rooms_celsius: tuple[tuple[float, float], ...]
 
 
 def outline(
     recordings: Sequence[Recording], driven: Driven, full_watts: float, room_celsius: float | None
 ) -> Outline:  # fmt: skip
-    """The outline of `recordings`. A room temperature that is given is taken as known within 0.1 K."""
+    """The outline of `recordings`; a room temperature that is given is that of all of them."""
     celsius = np.concatenate([r.temperatures_celsius[r.believable()] for r in recordings])
     if driven == "power":
         watts = np.concatenate([r.powers_watts for r in recordings if r.powers_watts is not None])
@@ -99,16 +100,28 @@ def outline(
         loads = [r.loads for r in recordings if r.loads is not None]
         mean_load = float(np.nanmean(np.concatenate(loads))) if driven == "load" else 1.0
         mean_watts = full_watts * (0.4 + mean_load)
-    room = ROOM_CELSIUS if room_celsius is None else room_celsius
+    rooms = rooms_of(recordings, room_celsius)
+    room = float(np.mean([celsius for celsius, _ in rooms]))
     above = max(1.0, float(np.mean(celsius)) - room)
     return Outline(
         resistance=above / max(mean_watts, 1e-3),
         shortest_seconds=max(SHORTEST_SECONDS, min(r.interval_seconds for r in recordings)),
         longest_seconds=max(float(r.times_seconds[-1]) for r in recordings),
         full_watts=full_watts,
-        room_celsius=room,
-        room_spread_celsius=ROOM_SPREAD_CELSIUS if room_celsius is None else 0.1,
         first_celsius=tuple(float(r.temperatures_celsius[r.believable()][0]) for r in recordings),
+        rooms_celsius=rooms,
+    )
+
+
+def rooms_of(recordings: Sequence[Recording], given: float | None) -> tuple[tuple[float, float], ...]:
+    """What is expected of the rooms (C), and give or take what: given, recorded, or as rooms are."""
+    if given is not None:
+        return ((given, GIVEN_SPREAD_CELSIUS),) * len(recordings)
+    return tuple(
+        (ROOM_CELSIUS, ROOM_SPREAD_CELSIUS)
+        if recording.room_celsius is None
+        else (recording.room_celsius, RECORDED_SPREAD_CELSIUS)
+        for recording in recordings
     )
 
 
@@ -147,10 +160,11 @@ def parameters(shape: Shape, look: Outline, slowest_share: float) -> list[Parame
             Parameter("voltage_bend", "", 0.9, forward.IDLE_VOLTS / forward.TOP_VOLTS, 1.0, 0.95, 0.15),
         ]
     for place in range(len(look.first_celsius)):
-        room, spread = look.room_celsius, look.room_spread_celsius
-        found.append(Parameter("ambient", "C", room, COLDEST_ROOM, HOTTEST_ROOM, room, spread, recording=place))
-        if look.room_spread_celsius < 1.0:
-            found[-1] = replace(found[-1], low=room - 1.0, high=room + 1.0)
+        room, spread = look.rooms_celsius[place]
+        known = spread < ROOM_SPREAD_CELSIUS
+        low = room - 10.0 * spread if known else COLDEST_ROOM
+        high = room + 10.0 * spread if known else HOTTEST_ROOM
+        found.append(Parameter("ambient", "C", room, low, high, room, spread, recording=place))
         for i in range(n):
             spread = 1.0 if i == 0 and n > 1 else 6.0
             found.append(Parameter(f"start{i + 1}", "K", 0.0, -60.0, 60.0, 0.0, spread, recording=place))

@@ -19,6 +19,10 @@ BENDS = (IDLE_VOLTS / TOP_VOLTS, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 REFERENCE_CELSIUS = 50.0
 MOST_LEAKING = 0.3
 """Leakage at 50 C is at most this share of the greatest power: power makes heat, which looks like leakage."""
+USUAL_IDLE, USUAL_LEAKAGE = 0.1, 0.05
+"""What is expected, as shares of the greatest power, where a load that hardly changes does not tell it."""
+STILL_LOAD = 0.1
+"""Loads of which nine tenths lie closer together tell nothing of the power at another load."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ def voltages(bend: float) -> Floats:
 def fit_power(recordings: Sequence[Recording], used: Sequence[Flags]) -> Power | None:
     """The power of a machine whose recordings have both power and load; None where they have not.
 
-    Linear least squares with no negative power, for each of a few bends of the voltage; the best of them.
+    Linear least squares with no negative power, for each of a few bends of the voltage; the best of them. What is usual
+    counts as much as one sample; where the load hardly changes it counts more than they do.
     """
     loads, watts, celsius = [], [], []
     for recording, flags in zip(recordings, used, strict=True):
@@ -66,12 +71,17 @@ def fit_power(recordings: Sequence[Recording], used: Sequence[Flags]) -> Power |
     load, watt, warm = np.concatenate(loads), np.concatenate(watts), np.concatenate(celsius)
     if len(watt) == 0:
         return None
+    top = max(float(np.max(watt)), 1e-3)
+    spread = float(np.quantile(load, 0.95) - np.quantile(load, 0.05))
+    weight = 1.0 if spread > STILL_LOAD else 10.0 * len(watt) ** 0.5
+    usual = np.array([[weight, 0.0, 0.0], [0.0, 0.0, weight]])
+    target = np.concatenate([watt, [weight * USUAL_IDLE * top, weight * USUAL_LEAKAGE * top]])
     best: Power | None = None
     least = np.inf
     for bend in BENDS:
         columns = _columns(bend, load, warm)
-        most = [np.inf, np.inf, max(MOST_LEAKING * float(np.max(watt)), 1e-3)]
-        found = lsq_linear(columns, watt, bounds=([0.0, 0.0, 0.0], most), tol=1e-10)
+        most = [np.inf, np.inf, MOST_LEAKING * top]
+        found = lsq_linear(np.vstack([columns, usual]), target, bounds=([0.0, 0.0, 0.0], most), tol=1e-10)
         if found.cost < least * (1.0 - 1e-6):
             least = float(found.cost)
             mape = float(np.mean(np.abs(columns @ found.x - watt) / np.maximum(watt, 1e-3)))

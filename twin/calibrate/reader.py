@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,16 @@ import numpy as np
 from twin.calibrate import cells, headings
 from twin.calibrate.headings import UNITS, Heading, Part, Quantity
 from twin.calibrate.recording import FEWEST_SAMPLES, Recording, RecordingError
-from twin.calibrate.roles import Choice, Roles, listed, quantity_of
+from twin.calibrate.roles import ROOM, Choice, Roles, listed, quantity_of, some
 from twin.calibrate.scales import Scaled, load_shares, plain, temperatures, times
 from twin.kernels import Floats
 
+COLDEST_ROOM_CELSIUS, HOTTEST_ROOM_CELSIUS = -20.0, 55.0
+MOST_DEVICES = 256
+TURNS_SHARE = 0.5
+"""Rows are of several devices in turn when more than this share of them is of another device than the row before."""
+EVEN_SHARE = 0.1
+"""And when none of them has that share of rows less than another."""
 MISSING_SHARE = 0.5
 """With more than this share of the readings missing, a column is no recording."""
 
@@ -60,7 +67,7 @@ def values_of(path: Path, column: str) -> list[str]:
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read: {error.strerror}; name a CSV file") from None
     if column not in table.header:
-        raise RecordingError(f"{path}: there is no column {column!r} to split by; it has: {', '.join(table.header)}")
+        raise RecordingError(f"{path}: there is no column {column!r} to split by; it has: {some(table.header)}")
     place = table.header.index(column)
     return list(dict.fromkeys(row[place] for row in table.rows if not cells.is_missing(row[place])))
 
@@ -86,7 +93,7 @@ class _Reader:
         self._table = table
         self._headings = [headings.heading(name) for name in table.header]
         self._problems: list[str] = []
-        self._notes: list[str] = []
+        self._notes: list[str] = list(table.notes)
         self._given = dict(given or {}) | dict(choice.mapped)
         """Columns that need not be looked for."""
 
@@ -99,11 +106,11 @@ class _Reader:
         roles = found.roles
         self._stop()
         for role, (heading, _) in roles.items():
-            if self._table.header.count(heading.name) > 1:
-                self._problems.append(
-                    f", line 1: the column {heading.name!r} for {role} is there more than once; rename one"
+            count = self._table.header.count(heading.name)
+            if count > 1:
+                self._notes.append(
+                    f"{self._path}: there are {count} columns {heading.name!r}; the first is taken for {role}"
                 )
-        self._stop()
         seconds = self._seconds(roles, rows)
         columns = {
             role: self._column(role, heading, unit, rows) for role, (heading, unit) in roles.items() if role != "time"
@@ -124,14 +131,36 @@ class _Reader:
         rows = list(range(len(self._table.rows)))
         for column, value in self._choice.where.items():
             if column not in header:
-                self._problems.append(f": --where {column}={value}: there is no such column; the file has: "
-                                      f"{', '.join(header)}")  # fmt: skip
+                self._problems.append(
+                    f": --where {column}={value}: there is no such column; the file has: {some(header)}"
+                )
                 continue
             place = header.index(column)
             there = sorted({self._table.rows[row][place] for row in rows}, key=headings.natural)
             rows = [row for row in rows if self._table.rows[row][place] == value]
             if not rows:
-                self._problems.append(f": --where {column}={value}: no row has that; there are {', '.join(there[:20])}")
+                self._problems.append(f": --where {column}={value}: no row has that; there are {some(there)}")
+        return self._of_one_device(rows)
+
+    def _of_one_device(self, rows: list[int]) -> list[int]:
+        """The rows of one card or processor, where every moment has a row for each and a column says of which."""
+        for place, name in enumerate(self._table.header):
+            if not headings.names_devices(name) or name in self._given.values() or name in self._choice.where:
+                continue
+            seen = [self._table.rows[row][place] for row in rows]
+            devices = sorted(set(seen), key=headings.natural)
+            if not _take_turns(seen, devices):
+                continue
+            wanted = devices[0] if self._choice.device is None else str(self._choice.device)
+            if wanted not in devices:
+                self._problems.append(f": --device {wanted}: column {name} has no such row; there are {some(devices)}")
+            elif self._choice.device is None:
+                self._notes.append(f"{self._path}: rows of {len(devices)} devices take turns (column {name}: "
+                                   f"{some(devices)}); {wanted} is taken, --device N or --where {name}=... takes "
+                                   "another")  # fmt: skip
+            self._choice = replace(self._choice, device=None)
+            self._headings[place] = replace(self._headings[place], quantity=None)
+            return [row for row, device in zip(rows, seen, strict=True) if device == wanted]
         return rows
 
     # --- their values -------------------------------------------------------------------------------------------------
@@ -208,13 +237,25 @@ class _Reader:
         if odd:
             place = odd[0]
             more = f" (and {len(odd) - 1} cells more)" if len(odd) > 1 else ""
-            self._problems.append(f"{self._where(heading, rows[place])}: {texts[place][:40]!r} is not a number{more}; "
-                                  "mend it, or leave the cell empty where nothing was measured")  # fmt: skip
-            return values
+            self._wrong(role, f"{self._where(heading, rows[place])}: {texts[place][:40]!r} is not a number{more}; "
+                              "mend it, or leave the cell empty where nothing was measured")  # fmt: skip
+            return values * np.nan if self._is_extra(role) else values
         if gaps:
             self._notes.append(f"{self._path}{self._where(heading, rows[gaps[0]])}: NaN is taken as a gap "
                                f"({len(gaps)} of {len(rows)} cells)")  # fmt: skip
         return self._scaled(role, quantity, heading, said, values, rows)
+
+    def _is_extra(self, role: str) -> bool:
+        """Whether a column was found that the recording does without: nobody asked for it, and it drives nothing."""
+        needed = (f"{self._choice.part}_{short}" for short in ("temp", "load", "power"))
+        return role not in self._given and role not in needed
+
+    def _wrong(self, role: str, problem: str) -> None:
+        """A column is wrong: that stops the reading, or leaves the column out where it was only found."""
+        if self._is_extra(role):
+            self._notes.append(f"{self._path}{problem}. The column is left out as {role}")
+        else:
+            self._problems.append(problem)
 
     def _scaled(
         self, role: str, quantity: Quantity, heading: Heading, unit: str, values: Floats, rows: Sequence[int]
@@ -231,7 +272,9 @@ class _Reader:
         if scaled.why:
             place = scaled.place
             why = scaled.why.format(role=role, name=heading.name)
-            self._problems.append(f"{self._where(heading, rows[place])}: {values[place]:g} {why}")
+            self._wrong(role, f"{self._where(heading, rows[place])}: {values[place]:g} {why}")
+            if self._is_extra(role):
+                return np.full(len(values), np.nan)
         if scaled.note:
             self._notes.append(
                 f"{self._path}, column {heading.name}: {scaled.note.format(role=role, name=heading.name)}"
@@ -240,7 +283,15 @@ class _Reader:
 
     def _measured(self, seconds: Floats, columns: Mapping[str, Floats], names: dict[str, str]) -> Measured:
         part = self._choice.part
+        rooms = columns.get(ROOM, np.zeros(0))
+        room = float(np.nanmedian(rooms)) if np.any(np.isfinite(rooms)) else None
+        if room is not None and not COLDEST_ROOM_CELSIUS <= room <= HOTTEST_ROOM_CELSIUS:
+            self._notes.append(f"{self._path}, column {names[ROOM]}: {room:g} C is the air of no room "
+                               f"({COLDEST_ROOM_CELSIUS:g} to {HOTTEST_ROOM_CELSIUS:g} C) and is left out")  # fmt: skip
+            room = None
         there = {role: column for role, column in columns.items() if np.any(np.isfinite(column))}
+        if ROOM not in self._given and ROOM.removesuffix("_temp") not in self._choice.sensors:
+            there.pop(ROOM, None)
         known = int(np.count_nonzero(np.isfinite(columns[f"{part}_temp"])))
         if len(seconds) < FEWEST_SAMPLES or known < FEWEST_SAMPLES:
             what = (
@@ -248,7 +299,7 @@ class _Reader:
             )
             raise RecordingError(f"{self._path}: too short: {what}; {FEWEST_SAMPLES} are needed at least, and some "
                                  "minutes of changing load to tell how it warms up; record longer")  # fmt: skip
-        names = {role: name for role, name in names.items() if role in there or role.startswith("time")}
+        names = {role: name for role, name in names.items() if role in there or role.startswith("time") or role == ROOM}
         for role in ("cpu_load", "gpu_load", "cpu_power", "gpu_power"):
             if role in columns and role not in there:
                 self._notes.append(f"{self._path}: the column for {role} is more than half empty and is left out")
@@ -263,7 +314,7 @@ class _Reader:
                 loads=there.get(f"{part}_load"),
                 powers_watts=there.get(f"{part}_power"),
                 fan_rpm=there.get("fan_rpm", fan),
-                labels=tuple(label),
+                room_celsius=room,
             ),
             columns=names,
             notes=tuple(self._notes),
@@ -276,6 +327,19 @@ class _Reader:
             powers={each: there[f"{each}_power"] for each in _PARTS if f"{each}_power" in there},
             fans={name: there[f"{name}_rpm"] for name in self._choice.fans if f"{name}_rpm" in there},
         )
+
+
+def _take_turns(seen: Sequence[str], devices: Sequence[str]) -> bool:
+    """Whether rows with these names are of several devices in turn: about as many of each, and numbered in a row."""
+    if not 1 < len(devices) <= MOST_DEVICES or len(seen) < 2 * len(devices):
+        return False
+    numbers = sorted(int(each) for each in devices if each.isdecimal() and len(each) < 6)
+    if numbers and (numbers[0] > 1 or numbers[-1] - numbers[0] >= len(numbers)):
+        return False
+    counts = [seen.count(device) for device in devices]
+    return max(counts) - min(counts) <= max(1.0, EVEN_SHARE * max(counts)) and (
+        sum(a != b for a, b in pairwise(seen)) > TURNS_SHARE * len(seen)
+    )
 
 
 _PARTS: tuple[Part, ...] = ("cpu", "gpu")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +14,11 @@ FEWEST_SAMPLES = 30
 """With fewer readings nothing is fitted."""
 GAP_INTERVALS = 20.0
 GAP_SECONDS = 30.0
+HELD_SECONDS = 300.0
+"""Up to this length an interval is no gap where what drives the machine is the same before and after it."""
+HELD_SHARE = 0.1
+"""The same is a difference below this share of the range that the drive has in the recording."""
+_HELD_SAMPLES = 5
 COLDEST_CELSIUS, HOTTEST_CELSIUS = -50.0, 150.0
 """Readings outside are no temperatures of a machine that runs; they are left out like missing ones."""
 
@@ -34,7 +34,7 @@ class Recording:
     `times_seconds` rise from 0 (length n). The others are None, or have one entry for each time, NaN where nothing was
     recorded: `temperatures_celsius` what the sensor showed, `loads` the share of the processor in use (0 to 1) and
     `powers_watts` its power, both as means over the interval that ends at their time, `fan_rpm` the fan's speed.
-    `labels` say how the machine was set up (panels, a stand); recordings of one set-up have the same.
+    `room_celsius` is the temperature of the air around it, where that was recorded (the median).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Recording:
     loads: Floats | None = None
     powers_watts: Floats | None = None
     fan_rpm: Floats | None = None
-    labels: tuple[str, ...] = ()
+    room_celsius: float | None = None
 
     def __post_init__(self) -> None:
         times = self.times_seconds
@@ -80,29 +80,44 @@ class Recording:
         with np.errstate(invalid="ignore"):
             return np.isfinite(celsius) & (celsius >= COLDEST_CELSIUS) & (celsius <= HOTTEST_CELSIUS)
 
-    def until(self, share: float) -> Recording:
-        """The first `share` (above 0, at most 1) of the samples."""
-        count = max(1, int(len(self.times_seconds) * share))
-        cut = {name: column[:count] for name, column in self.columns().items()}
-        return Recording(name=self.name, times_seconds=self.times_seconds[:count], labels=self.labels, **cut)
-
     def between(self, begin: int, end: int, name: str) -> Recording:
         """The samples from `begin` up to `end`, under another name, with times from 0."""
         cut = {column: values[begin:end] for column, values in self.columns().items()}
         times = self.times_seconds[begin:end]
-        return Recording(name=name, times_seconds=times - times[0], labels=self.labels, **cut)
+        return Recording(name, times - times[0], room_celsius=self.room_celsius, **cut)
+
+    def stretch(self, begin: int, end: int) -> Recording:
+        """One of the `pieces`, under a name that says where it begins."""
+        from_there = f" from {self.times_seconds[begin]:g} s" if begin > 0 else ""
+        return self.between(begin, end, f"{self.name}{from_there}")
 
     def pieces(self) -> list[tuple[int, int]]:
         """Where the recording has no gap: first and last sample (not included) of each stretch with enough readings.
 
         An interval is a gap when it is longer than both 20 usual ones and 30 s: what drove the machine meanwhile is
-        not known, so that nothing is known of its state afterwards.
+        not known, so that nothing is known of its state afterwards. It is none when it is shorter than 300 s and the
+        power (else the load) is the same on both sides: who records steady states waits between them, and the machine
+        runs on.
         """
         steps = np.diff(self.times_seconds)
         longest = max(GAP_INTERVALS * self.interval_seconds, GAP_SECONDS)
-        cuts = [0, *(np.flatnonzero(steps > longest) + 1).tolist(), len(self.times_seconds)]
+        gaps = [place for place in (np.flatnonzero(steps > longest) + 1).tolist() if not self._held(place)]
+        cuts = [0, *gaps, len(self.times_seconds)]
         known = self.believable()
         return [(a, b) for a, b in pairwise(cuts) if np.count_nonzero(known[a:b]) >= FEWEST_SAMPLES]
+
+    def _held(self, place: int) -> bool:
+        """Whether what drives the machine is the same before sample `place` as from there on."""
+        if self.times_seconds[place] - self.times_seconds[place - 1] > HELD_SECONDS:
+            return False
+        drive = self.loads if self.powers_watts is None else self.powers_watts
+        if drive is None:
+            return False
+        sides = (drive[max(0, place - _HELD_SAMPLES) : place], drive[place : place + _HELD_SAMPLES])
+        if not all(np.any(np.isfinite(side)) for side in sides):
+            return False
+        before, after = (float(np.nanmedian(side)) for side in sides)
+        return abs(after - before) <= HELD_SHARE * float(np.nanmax(drive) - np.nanmin(drive))
 
     @property
     def interval_seconds(self) -> float:
@@ -122,52 +137,3 @@ class Recording:
         whole = steps / least
         regular = np.mean(np.abs(whole - np.round(whole)) < 0.02) if least > 0.0 else 0.0
         return max(0.001, round(least, 3)) if regular > 0.9 else 0.001
-
-
-def read_csv(
-    path: Path,
-    temperature: str,
-    *,
-    time: str = "t_s",
-    load_percent: str | None = None,
-    power_watts: str | None = None,
-    fan_rpm: str | None = None,
-    labels: Sequence[str] = (),
-    where: Mapping[str, str] | None = None,
-) -> Recording:
-    """A recording from columns of a CSV file (gzip if it ends in .gz), whose names are given.
-
-    Times are in seconds and start anew at 0, loads in percent. Of samples at the same time (within 10 ms) the last
-    counts. `where` picks the rows that have these values. Raises `RecordingError`, and `OSError` as `open` does.
-    """
-    wanted = [time, temperature, *(name for name in (load_percent, power_watts, fan_rpm) if name is not None)]
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
-        file = io.TextIOWrapper(raw, "utf-8-sig", newline="")
-        reader = csv.DictReader(file)
-        there = reader.fieldnames or ()
-        missing = [name for name in wanted if name not in there]
-        if missing:
-            raise RecordingError(f"{path}: there is no column {', '.join(missing)}; the file has: {', '.join(there)}")
-        rows = [row for row in reader if all(row[key] == value for key, value in (where or {}).items())]
-    columns = {name: np.array([_number(row[name]) for row in rows]) for name in wanted}
-    times = columns[time]
-    # A logger that woke twice in a row leaves two samples of one moment.
-    keep = np.append(np.diff(times) > 0.01, True) if len(times) else np.zeros(0, dtype=bool)
-    columns = {name: column[keep] for name, column in columns.items()}
-    times = columns[time]
-    return Recording(
-        name=path.name.partition(".")[0],
-        times_seconds=times - times[0] if len(times) else times,
-        temperatures_celsius=columns[temperature],
-        loads=columns[load_percent] / 100.0 if load_percent else None,
-        powers_watts=columns[power_watts] if power_watts else None,
-        fan_rpm=columns[fan_rpm] if fan_rpm else None,
-        labels=tuple(labels),
-    )
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text else np.nan
-    except ValueError:
-        return np.nan

@@ -11,6 +11,10 @@ from twin.calibrate import headings
 from twin.calibrate.headings import UNITS, Heading, Part, Quantity
 from twin.calibrate.recording import RecordingError
 
+ROOM = "ambient_temp"
+"""The role of the air around the machine."""
+MOST_NAMED = 40
+"""So many columns are named in a message at most."""
 KINDS = ("cpu", "gpu", "board", "laptop")
 QUANTITIES: dict[str, Quantity] = {
     "temp": "temperature", "temperature": "temperature", "load": "load", "power": "power", "fan": "fan",
@@ -66,6 +70,12 @@ def listed(where: str, problems: Sequence[str]) -> str:
     if len(problems) == 1:
         return f"{where}{problems[0]}"
     return "\n".join([f"{where}: {len(problems)} errors", *(f"  - {text.lstrip(', :')}" for text in problems)])
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a row, of many the first, none of them endless."""
+    shown = ", ".join(name if len(name) <= 80 else f"{name[:80]}..." for name in names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"
 
 
 def quantity_of(role: str) -> Quantity | None:
@@ -124,6 +134,9 @@ class Roles:
                 if chosen is not None:
                     found[f"{each}_{short}"] = (chosen, chosen.unit)
         self._fans(found, free)
+        room = headings.best_room(free)
+        if ROOM not in found and room is not None:
+            found[ROOM] = (room, room.unit)
         for sensor in self._choice.sensors:
             same = [each for each in free if each.quantity == "temperature" and sensor.lower() in each.words]
             if f"{sensor}_temp" not in found and same:
@@ -151,9 +164,7 @@ class Roles:
             name, _, unit = text.rpartition(":")
         same = [each for each in header if each == name] or [each for each in header if each.lower() == name.lower()]
         if not same:
-            self.problems.append(
-                f": --map {role}={text}: there is no column {name!r}; the file has: {', '.join(header)}"
-            )
+            self.problems.append(f": --map {role}={text}: there is no column {name!r}; the file has: {some(header)}")
             return None, ""
         heading = self._headings[header.index(same[0])]
         if quantity is None or not unit:
@@ -203,6 +214,5 @@ class Roles:
             self.problems.append(f", line 1: missing is {', and '.join(needed)}; found are {self._found()}")
 
     def _found(self) -> str:
-        return ", ".join(
-            each.name if each.quantity is None else f"{each.name} ({each.quantity})" for each in self._headings
-        )
+        known = [f"{each.name} ({each.quantity})" for each in self._headings if each.quantity is not None]
+        return some([*known, *(each.name for each in self._headings if each.quantity is None)])

@@ -191,4 +191,4 @@ def _read(texts: Sequence[str], why: str, value, wrap: bool = False) -> Times:  
         more = len(wrong) - 1
         first = (wrong[0][0], why + (f" ({more} cells more are wrong)" if more else ""))
         return Times(np.zeros(len(texts)), (first,))
-    return Times(np.array(cells.unwrapped(seconds) if wrap else seconds), ())
+    return Times(np.array(cells.unwrapped(seconds, texts) if wrap else seconds), ())

@@ -16,7 +16,7 @@ Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 STEP = 1e-5
 """Step of a difference quotient, in standard deviations of what is expected."""
 ENOUGH = 1e-6
-"""The search ends when a step lowers the cost by less than this share."""
+"""A search ends when a step lowers the cost by less than this share."""
 FAR_CELSIUS = 1e3
 """Residuals are cut here, so that a wild guess cannot leave the numbers."""
 
@@ -105,8 +105,10 @@ def run(nodes: int, numbers: Floats, ambient: float, start: Floats, drive: forwa
     )  # fmt: skip
 
 
-def search(problem: Problem, start: Floats, trust: float, scale: float, most: int) -> Solution:
-    """The least cost from `start` in at most `most` steps.
+def search(
+    problem: Problem, start: Floats, trust: float, scale: float, most: int, enough: float = ENOUGH
+) -> Solution:  # fmt: skip
+    """The least cost from `start` in at most `most` steps, or until one lowers it by less than the share `enough`.
 
     The loss of an error r is soft: 2 (sqrt(1 + (r/scale)^2) - 1) scale^2, quadratic up to `scale` and linear beyond, so
     that outliers have a bounded pull. The search is that of Levenberg and Marquardt on the normal equations, which are
@@ -137,7 +139,7 @@ def search(problem: Problem, start: Floats, trust: float, scale: float, most: in
                 damping = max(damping / 5.0, 1e-9)
                 break
             damping *= 4.0
-        if not moved or before - cost < ENOUGH * before:
+        if not moved or before - cost < enough * before:
             break
     return Solution(point, cost, trust, scale)
 
@@ -158,32 +160,17 @@ def problem_of(
     shape: Shape, look: Outline, recordings: Sequence[Recording], parameters: Sequence[Parameter],
     lead_seconds: float, max_rpm: float, used: Sequence[Flags],
 ) -> Problem:  # fmt: skip
-    """The problem of finding `parameters` from `recordings`."""
+    """The problem of finding `parameters` from the readings of `recordings` that are `used`.
+
+    Nothing runs beyond the last of them, because that would cost time and tell nothing.
+    """
+    ends = [int(np.flatnonzero(flags)[-1]) + 1 if np.any(flags) else 1 for flags in used]
+    drives = [forward.drive(recording, lead_seconds, max_rpm) for recording in recordings]
     return Problem(
         shape=shape,
         look=look,
-        drives=[forward.drive(recording, lead_seconds, max_rpm) for recording in recordings],
-        celsius=[recording.temperatures_celsius for recording in recordings],
-        used=list(used),
+        drives=[each.until(end - 1) for each, end in zip(drives, ends, strict=True)],
+        celsius=[recording.temperatures_celsius[:end] for recording, end in zip(recordings, ends, strict=True)],
+        used=[flags[:end] for flags, end in zip(used, ends, strict=True)],
         parameters=parameters,
     )
-
-
-def inflation(errors: Floats) -> float:
-    """How many successive errors tell as much as one independent error would (1 or more).
-
-    One plus twice the sum of autocorrelations while pairs of them are positive (Geyer 1992, "Practical Markov chain
-    Monte Carlo", the initial positive sequence).
-    """
-    centred = errors - np.mean(errors)
-    count = len(centred)
-    variance = float(np.mean(centred * centred))
-    if count < 4 or variance <= 0.0:
-        return 1.0
-    size = 1 << (2 * count - 1).bit_length()
-    spectrum = np.fft.rfft(centred, size)
-    correlations = np.fft.irfft(spectrum * np.conj(spectrum), size)[: count // 2] / (count * variance)
-    pairs = correlations[: len(correlations) // 2 * 2].reshape(-1, 2).sum(axis=1)
-    ends = np.flatnonzero(pairs <= 0.0)
-    total = float(np.sum(pairs[: ends[0]] if len(ends) else pairs))
-    return max(1.0, 2.0 * total - 1.0)

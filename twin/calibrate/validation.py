@@ -19,6 +19,8 @@ from twin.scenario import Machine
 
 LEAST_WATTS = 0.5
 """A power below is left out of the relative error, which it would blow up."""
+LEAST_LOAD = 0.02
+"""Loads that differ by less are taken as one."""
 FEWEST_JUDGED = 10
 
 
@@ -131,6 +133,10 @@ def _power(
         return None, "no power was recorded"
     if part not in measured.loads:
         return None, "no load was recorded, from which a power could be foretold"
+    loads = measured.loads[part][first:last]
+    if float(np.nanmax(loads) - np.nanmin(loads)) < LEAST_LOAD:
+        shown = f"{float(np.nanmedian(loads)) * 100.0:.3g} %"
+        return None, f"the load is {shown} throughout, from which no power that changes can be foretold"
     if origin.driven == "power":
         run = free_run(machine, origin, measured, by_load=True)
     given = recorded[first:last]

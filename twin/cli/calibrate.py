@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twin.cli import DONE, InputError, output
 
 if TYPE_CHECKING:
-    from twin.calibrate.calibrated import Fitter
-    from twin.calibrate.recording import Recording
-    from twin.machines import Kind, MachineFile
+    from twin.machines import MachineFile
 
 MOST_HOLDOUT = 0.9
 
@@ -27,74 +23,43 @@ def main(options: argparse.Namespace) -> int:
     return _machine(options)
 
 
-def fitter() -> Fitter:
-    """The fit; looked up here so that whoever only wants lateness need not load it."""
-    fits, machines, powers = (
-        importlib.import_module(f"twin.calibrate.{name}") for name in ("fit", "machine", "power")
-    )  # fmt: skip
-    from twin.calibrate.calibrated import Calibrated
-
-    def fitted(recordings: Sequence[Recording], kind: Kind, holdout: float) -> Calibrated:
-        found = fits.fit(recordings, kind, fitted_share=1.0 - holdout)
-        power = powers.fit_power(recordings, found.problem.used) if found.shape.driven == "power" else None
-        return Calibrated(
-            machine=machines.machine(found, kind, power),
-            driven=found.shape.driven,
-            lead_seconds=found.lead_seconds,
-            parameters=found.parameters,
-            together=found.together,
-        )
-
-    return fitted
-
-
 def _machine(options: argparse.Namespace) -> int:
-    from twin.calibrate.calibrated import judged, machine_file, unseen
-    from twin.calibrate.reader import identifiable
-    from twin.calibrate.recording import RecordingError
+    from twin.calibrate.calibrated import calibrate
     from twin.cli.recordings import draw, recordings
     from twin.machines import machine_toml
     from twin.record.files import write_atomic
 
     _check(options)
     measured = recordings(options, options.trace, options.kind)
-    untold = identifiable([each.recording for each in measured])
-    if untold:
-        raise RecordingError("\n".join(untold))
-    holdout = options.holdout
-    with output.Progress(options, f"fitting {len(measured)} recordings", 2, "steps") as progress:
-        fit = fitter()([each.recording for each in measured], options.kind, holdout)
-        progress.reached(1, "judging")
-        judgements = judged(fit, options.kind, measured, holdout)
     name = options.name or (Path(options.out).stem[:64] if options.out else options.kind)
-    source = options.source or ", ".join(each.recording.name for each in measured)[:4_096]
-    file = machine_file(
-        fit, options.kind, name, source, options.licence or "not stated", command_of(options),
-        unseen(measured, judgements) if holdout > 0.0 else None,
-    )  # fmt: skip
-    text = machine_toml(file)
+    with output.Progress(options, f"fitting {len(measured)} recordings", 1, "steps"):
+        found = calibrate(
+            measured, options.kind, holdout=options.holdout, name=name, source=options.source, licence=options.licence,
+            command=command_of(options),
+        )  # fmt: skip
+    origin = found.file.origin
+    text = machine_toml(found.file)
     if options.out:
         write_atomic(Path(options.out), text.encode())
     if options.plot:
-        draw(options.plot, f"{name} along its recordings", list(zip(measured, judgements, strict=True)))
+        draw(options.plot, f"{name} along its recordings", list(zip(measured, found.judgements, strict=True)))
     result = {
         "machine": name,
         "kind": options.kind,
         "out": options.out,
-        "driven": fit.driven,
-        "lead_seconds": fit.lead_seconds,
-        "holdout": holdout,
-        "parameters": [asdict(each) for each in file.origin.parameters],
+        "driven": origin.driven,
+        "lead_seconds": origin.lead_seconds,
+        "holdout": options.holdout,
+        "foretold_celsius": found.foretold_celsius,
+        "parameters": [asdict(each) for each in origin.parameters],
         "unidentified": [
-            {"name": each.name, "recording": each.recording, "why": each.unknown}
-            for each in file.origin.parameters
-            if each.unknown
+            {"name": each.name, "recording": each.recording, "why": each.unknown} for each in found.unidentified
         ],
-        "together": [list(pair) for pair in fit.together],
-        "unseen": None if file.origin.unseen is None else asdict(file.origin.unseen),
+        "together": [list(pair) for pair in found.together],
+        "unseen": None if origin.unseen is None else asdict(origin.unseen),
         "recordings": [
             {"name": each.recording.name, "columns": dict(each.columns), **judgement.figures()}
-            for each, judgement in zip(measured, judgements, strict=True)
+            for each, judgement in zip(measured, found.judgements, strict=True)
         ],
         "toml": None if options.out else text,
     }
@@ -103,7 +68,7 @@ def _machine(options: argparse.Namespace) -> int:
     elif options.out is None:
         print(text, end="")
     elif not options.quiet:
-        _print(result, file)
+        _print(result, found.file)
     return DONE
 
 

@@ -15,6 +15,8 @@ from twin.cli import InputError
 from twin.record.files import failure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
     from twin.calibrate.validation import Judgement
     from twin.scenario import Machine
 
@@ -55,7 +57,10 @@ def recordings(
 
 
 def draw(file: str, title: str, judged: Sequence[tuple[Measured, Judgement]]) -> None:
-    """Readings, free run and errors over time, one row of pictures a recording, into `file`. Raises `InputError`."""
+    """Readings, free run, errors and what drove them over time, and errors against those, into `file`.
+
+    One block of pictures a recording; what was not judged is grey. Raises `InputError`.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -63,33 +68,50 @@ def draw(file: str, title: str, judged: Sequence[tuple[Measured, Judgement]]) ->
     path = Path(file)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"--plot {file}: the name must end with .png, .svg or .pdf")
-    figure = Figure(figsize=(11.0, 5.5 * len(judged)), layout="constrained")
+    figure = Figure(figsize=(11.0, 7.5 * len(judged)), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(3 * len(judged), 1, height_ratios=[3, 2, 2] * len(judged), squeeze=False)[:, 0]
-    for place, (measured, judgement) in enumerate(judged):
-        above, middle, below = axes[3 * place : 3 * place + 3]
-        recording = measured.recording
-        minutes = recording.times_seconds / 60.0
-        shown = judgement.run.celsius[judgement.sensor]
-        above.plot(minutes, recording.temperatures_celsius, lw=0.8, color="0.4", label="recorded")
-        above.plot(minutes, shown, lw=0.8, color="tab:red", label="free run")
-        above.set(ylabel="\u00b0C", title=recording.name)
-        middle.plot(minutes, shown - recording.temperatures_celsius, lw=0.6, color="tab:blue")
-        middle.axhline(0.0, color="0.5", lw=0.6)
-        middle.set(ylabel="error, \u00b0C")
-        drives = (("load, %", recording.loads, 100.0), ("power, W", recording.powers_watts, 1.0),
-                  ("fan, RPM / 100", recording.fan_rpm, 0.01))  # fmt: skip
-        for label, column, scale in drives:
-            if column is not None:
-                below.plot(minutes, column * scale, lw=0.6, label=label)
-        below.set(xlabel="minutes")
-        for axis in (above, below):
-            axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize="small", frameon=False)
-        for axis in (above, middle, below):
-            axis.set_xlim(float(minutes[0]), float(minutes[-1]))
-            if judgement.first > 0:
-                axis.axvspan(float(minutes[0]), float(minutes[judgement.first - 1]), color="0.9", zorder=0)
+    parts = figure.subfigures(len(judged), 1, squeeze=False)[:, 0]
+    for part, (measured, judgement) in zip(parts, judged, strict=True):
+        _picture(part, measured, judgement)
     try:
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise failure(path, "writing the picture", error) from error
+
+
+def _picture(part: SubFigure, measured: Measured, judgement: Judgement) -> None:
+    axes = part.subplot_mosaic(
+        [["shown"] * 2, ["errors"] * 2, ["drives"] * 2, ["warmth", "drive"]],
+        height_ratios=[3, 2, 2, 3],
+    )  # fmt: skip
+    recording = measured.recording
+    minutes = recording.times_seconds / 60.0
+    shown = judgement.run.celsius[judgement.sensor]
+    apart = shown - recording.temperatures_celsius
+    axes["shown"].plot(minutes, recording.temperatures_celsius, lw=0.8, color="0.4", label="recorded")
+    axes["shown"].plot(minutes, shown, lw=0.8, color="tab:red", label="free run")
+    axes["shown"].set(ylabel="\u00b0C", title=recording.name)
+    axes["errors"].plot(minutes, apart, lw=0.6, color="tab:blue")
+    axes["errors"].set(ylabel="error, \u00b0C")
+    drives = [(label, column * scale) for label, column, scale in (
+        ("load, %", recording.loads, 100.0), ("power, W", recording.powers_watts, 1.0),
+        ("fan, RPM / 100", recording.fan_rpm, 0.01)) if column is not None]  # fmt: skip
+    for label, column in drives:
+        axes["drives"].plot(minutes, column, lw=0.6, label=label)
+    axes["drives"].set(xlabel="minutes")
+    for name in ("shown", "drives"):
+        axes[name].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize="small", frameon=False)
+    for name in ("shown", "errors", "drives"):
+        axes[name].set_xlim(float(minutes[0]), float(minutes[-1]))
+        if judgement.first > 0:
+            axes[name].axvspan(float(minutes[0]), float(minutes[judgement.first - 1]), color="0.9", zorder=0)
+    # An error that grows with warmth or with what drives it is one of the model, not of the sensor.
+    against = [("warmth", "recorded \u00b0C", recording.temperatures_celsius)]
+    # Power tells more than load, and either more than a fan.
+    against += [("drive", *each) for each in sorted(drives, key=lambda each: "plf".index(each[0][0]))[:1]]
+    for name, label, column in against:
+        for begin, end, color in ((0, judgement.first, "0.7"), (judgement.first, judgement.last, "tab:blue")):
+            axes[name].plot(column[begin:end], apart[begin:end], ls="", marker=".", ms=2.0, color=color)
+        axes[name].set(xlabel=label, ylabel="error, \u00b0C")
+    for name in ("errors", "warmth", "drive"):
+        axes[name].axhline(0.0, color="0.5", lw=0.6)
