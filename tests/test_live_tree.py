@@ -154,6 +154,10 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert (said.status, said.out) == (2, "")
     assert "--root" in said.err
     assert "a folder of its own" in said.err
+    (tmp_path / "file").touch()
+    said = command("serve", "idle", "--root", tmp_path / "file")
+    assert (said.status, said.out) == (2, "")
+    assert "is a file; name a folder" in said.err
     assert command("serve", "nothing_like_it", "--root", tmp_path / "new").status == 2
     assert not (tmp_path / "new").exists()
     assert command("serve", "idle", "--root", tmp_path / "new", "--set", "seed=-1").status == 2

@@ -197,14 +197,15 @@ def close() -> tuple[tuple[str, str], ...]:
     return backend.unrestored
 
 
-def kill_controller(
-    wiring: Wiring, registers: list[tuple[int, int, int]], after_seconds: float, acting: bool
-) -> dict[str, Any]:
-    """A controller acts through a guardian and is killed `after_seconds` after its start, or after it acted first.
+def strike(
+    wiring: Wiring, registers: list[tuple[int, int, int]], number: int, after_seconds: float, acting: bool,
+    allowed_ns: int,
+) -> dict[str, Any]:  # fmt: skip
+    """A controller acts through a guardian and gets signal `number` so long after its start, or after it acted first.
 
-    `registers` are the duty cycle and the mode of each output. Says how long after the kill an output was last seen
-    that was neither given back nor at full speed, in nanoseconds; how many such were seen after 50 ms; whether all are
-    given back at the end; and whether the controller acted.
+    `registers` are the duty cycle and the mode of each output. Says how long after the signal an output was last seen
+    that was neither given back nor at full speed, in nanoseconds; how many such were seen after `allowed_ns`; whether
+    all are given back when the controller is dead; and whether it acted.
     """
     before = look(registers)
     told, telling = os.pipe()
@@ -216,14 +217,17 @@ def kill_controller(
         os.read(told, 1)
     time.sleep(after_seconds)
     acted = look(registers) != before
-    os.kill(controller, signal.SIGKILL)
-    killed_ns = time.monotonic_ns()
+    os.kill(controller, number)
+    struck_ns = time.monotonic_ns()
     last_ns = unsafe = 0
-    while (since_ns := time.monotonic_ns() - killed_ns) < 250_000_000:
+    while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
         if _unsafe(before, look(registers)):
             last_ns = since_ns
-            unsafe += since_ns > 50_000_000
+            unsafe += since_ns > allowed_ns
         time.sleep(0.0005)
+    if number != signal.SIGKILL:
+        os.kill(controller, signal.SIGKILL)
+        time.sleep(0.2)
     os.close(told)
     os.waitpid(controller, 0)
     return {"last_ns": last_ns, "unsafe": unsafe, "given_back": _given_back(before, look(registers)), "acted": acted}

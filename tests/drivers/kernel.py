@@ -39,15 +39,39 @@ class Kernel:
 
 
 def kernel() -> Kernel:
-    """The kernel of Debian's present release, from the cache or the registry. Raises `CannotBeHadError`."""
+    """The kernel of Debian's present release, from the registry or the cache. Raises `CannotBeHadError`.
+
+    Where the registry cannot be asked, the last one that was had.
+    """
+    try:
+        place = _newest()
+    except CannotBeHadError:
+        had = sorted(_cache().glob("*/complete"), key=lambda path: path.stat().st_mtime)
+        if not had:
+            raise
+        place = had[-1].parent
+    names = (place / "complete").read_text().split()
+    return Kernel(place.name, place / "vmlinuz", tuple(place / f"{name}.ko" for name in names))
+
+
+def _newest() -> Path:
     if shutil.which("apt-get") is None:
         raise CannotBeHadError("there is no apt-get, with which a Debian kernel is fetched")
-    package = _present_package()
+    try:
+        return _unpacked(_present_package())
+    except CannotBeHadError:
+        if os.geteuid() != 0:
+            raise
+    # The lists of packages are not there, or older than what the registry has.
+    _run("apt-get", "update")
+    return _unpacked(_present_package())
+
+
+def _unpacked(package: str) -> Path:
     place = _cache() / package
     if not (place / "complete").is_file():
         _unpack(_download(package), place)
-    names = (place / "complete").read_text().split()
-    return Kernel(package, place / "vmlinuz", tuple(place / f"{name}.ko" for name in names))
+    return place
 
 
 def initramfs(modules: tuple[Path, ...], init: str, busybox: Path) -> bytes:
@@ -89,14 +113,11 @@ def _present_package() -> str:
 
 def _download(package: str) -> Path:
     folder = _cache()
-    # The name is that of apt: a package of the same version need not be fetched again.
-    before = sorted(folder.glob(f"{package}_*.deb"))
-    if not before:
-        _run("apt-get", "download", package, cwd=folder)
-        before = sorted(folder.glob(f"{package}_*.deb"))
-    if not before:
+    _run("apt-get", "download", package, cwd=folder)
+    found = sorted(folder.glob(f"{package}_*.deb"))
+    if not found:
         raise CannotBeHadError(f"apt-get download {package} left no package in {folder}")
-    return before[-1]
+    return found[-1]
 
 
 def _unpack(package: Path, place: Path) -> None:

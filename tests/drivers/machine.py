@@ -36,8 +36,8 @@ done
 $B mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro host /host
 for name in proc sys dev; do $B mount --move /$name /host/$name; done
 $B mount -t tmpfs tmpfs /host/run
-export PYTHONPATH=CHECKOUT:CHECKOUT/tests TMPDIR=/run HOME=/run PATH=/usr/sbin:/usr/bin:/sbin:/bin
-exec $B chroot /host PYTHON -S -B -m drivers.guest
+export PYTHONPATH="CHECKOUT:CHECKOUT/tests" TMPDIR=/run HOME=/run PATH=/usr/sbin:/usr/bin:/sbin:/bin
+exec $B chroot /host "PYTHON" -S -B -m drivers.guest
 """
 
 
@@ -50,7 +50,7 @@ class Machine:
 
     def __init__(self, kernel: Kernel, folder: Path, qemu: str, busybox: str) -> None:
         init = _INIT.replace("ADDRESSES", ",".join(hex(address) for address in ADDRESSES))
-        init = init.replace("CHECKOUT", str(CHECKOUT)).replace("PYTHON ", f"{os.path.realpath(sys.executable)} ")
+        init = init.replace("CHECKOUT", str(CHECKOUT)).replace('"PYTHON"', f'"{os.path.realpath(sys.executable)}"')
         (folder / "initramfs").write_bytes(initramfs(kernel.modules, init, Path(busybox)))
         self.console = folder / "console"
         self._port, inner = socket.socketpair()

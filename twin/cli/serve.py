@@ -49,6 +49,8 @@ def main(options: argparse.Namespace) -> int:
     seed = [] if options.seed is None else [f"seed={options.seed}"]
     case = Case.of(options.scenario, [*options.set, *seed])
     scenario, channels, root = case.scenario, wiring(case.scenario.machine), Path(options.root)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--root {root}: is a file; name a folder for the tree alone")
     _warm_up(case)
     env = WallEnvironment()
     world = world_in(env, scenario, case.trace)
