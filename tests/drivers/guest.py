@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import pickle
+import select
 import signal
 import struct
 import time
@@ -288,7 +289,7 @@ def _unsafe(before: list[int], now: list[int]) -> bool:
 
 
 def pause(seconds: float) -> None:
-    """Let the machine's own time pass, which stands while nobody inside waits for it."""
+    """Let time pass."""
     time.sleep(seconds)
 
 
@@ -308,6 +309,9 @@ def serve(descriptor: int) -> None:
     """Answer calls for ever."""
     with os.fdopen(descriptor, "r+b", buffering=0) as port:
         while True:
+            # The emulated clock stands while nothing is awaited but a call, and the drivers' own time with it.
+            while not select.select([port], [], [], 0.002)[0]:
+                pass
             function, arguments = pickle.loads(_exactly(port.read, struct.unpack("<I", _exactly(port.read, 4))[0]))
             try:
                 answer: Any = True, globals()[function](*arguments)

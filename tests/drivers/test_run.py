@@ -24,28 +24,28 @@ from twin.world.world import World
 
 SECONDS = 12
 REGISTERS = [register for pair in outputs().values() for register in pair]
-PWM = tuple(outputs())
 
 
 class Unplugging(WiredHardware):
-    """Loses a sensor's chip in cycle `AT`, and notes when every fan's register says full speed after that."""
+    """Loses a sensor's chip once the fans have been slow for `CALM` cycles, and notes when all are at full speed."""
 
-    AT = 20
-    cycle = 0
+    CALM = 10
+    calm = 0
     unplugged_at = 0.0
     cooled_at = 0.0
 
     def read(self) -> Readings:
-        if self.cycle == self.AT:
+        if self.calm == self.CALM and not self.unplugged_at:
             self._machine.call("unplug", LM75.address)
             self.unplugged_at = time.monotonic()
-        self.cycle += 1
         return super().read()
 
     def apply(self, command: Command) -> Applied:
         applied = super().apply(command)
-        held = self._machine.call("look", self._registers)
-        if self.unplugged_at and not self.cooled_at and all(duty == 255 for duty in held[::2]):
+        duties = self._machine.call("look", self._registers)[::2]
+        if not self.unplugged_at:
+            self.calm = self.calm + 1 if max(duties) < 200 else 0
+        elif not self.cooled_at and min(duties) == 255:
             self.cooled_at = time.monotonic()
         return applied
 
@@ -93,7 +93,8 @@ def test_a_run_on_real_drivers_replays_outside_to_the_same_digests(
     for fan in FANS:
         asked = [cycle.applied.values[f"{fan}_pwm"] for cycle in log.cycles]
         assert max(asked) > 120, fan
-        assert hardware.held[f"{fan}_pwm"] == asked[-1]
+        # An output is written ten times a second at most.
+        assert hardware.held[f"{fan}_pwm"] in asked[-3:]
         speeds = [value for value in column[f"{fan}_rpm"] if value is not None]
         assert max(speeds) > 1.25 * speeds[0], fan
     temperatures = [value for value in column["cpu_temp_millicelsius"] if value is not None]
@@ -113,9 +114,8 @@ def test_a_sensor_that_is_lost_gives_full_cooling_within_a_second(
     machine: Machine, played: Any, tmp_path: Path
 ) -> None:
     # Cool, so that the fans have no other reason to turn fast.
-    _, log, hardware = played(4, dict.fromkeys(("cpu_die", "cpu_sink", "gpu_die", "gpu_sink", "case"), 34), Unplugging)
-    before = [cycle.applied.values[name] for cycle in log.cycles[10 : Unplugging.AT] for name in PWM]
-    assert max(before) < 200
+    _, _, hardware = played(5, dict.fromkeys(("cpu_die", "cpu_sink", "gpu_die", "gpu_sink", "case"), 34), Unplugging)
+    assert hardware.unplugged_at
     seconds = hardware.cooled_at - hardware.unplugged_at
     assert 0 <= seconds <= 1.0
     assert answer("replay", tmp_path / "run")["equal"] is True
