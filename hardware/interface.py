@@ -10,35 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
-
-class Status(IntEnum):
-    """Why a reading has the value it has. Only `OK` comes with a value; the numbers are part of the log's format."""
-
-    OK = 0
-    ABSENT = 1
-    DENIED = 2
-    UNREADABLE = 3
-    GARBAGE = 4
-    STALE = 5
-
-    @property
-    def words(self) -> str:
-        """The reason, for people."""
-        return _WORDS[self]
-
-
-_WORDS = {
-    Status.OK: "valid",
-    Status.ABSENT: "not there",
-    Status.DENIED: "permission denied",
-    Status.UNREADABLE: "read failed",
-    Status.GARBAGE: "not an integer",
-    Status.STALE: "not renewed",
-}
+from hardware.status import Status as Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +33,16 @@ class Source:
     index: int = 1
     multiply: int = 1
     divide: int = 1
+
+
+def to_channel(source: Source, raw: int) -> int:
+    """The channel's value for the file's integer `raw`, rounded down."""
+    return raw * source.multiply // source.divide
+
+
+def to_raw(source: Source, value: int) -> int:
+    """The file's integer for the channel's `value`, rounded down."""
+    return value * source.divide // source.multiply
 
 
 @dataclass(frozen=True, slots=True)

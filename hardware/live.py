@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from hardware.interface import Limit, Source, Status, Wiring
-from hardware.linux.sysfs import Root, parse_integer, to_channel, to_raw
+from hardware.interface import Limit, Source, Status, Wiring, to_channel, to_raw
+from hardware.linux.sysfs import Root, parse_integer
 from hardware.linux.tree import SysTree
 from hardware.simulated import World
 

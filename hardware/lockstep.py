@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from hardware.interface import Applied, Channel, Command, Limit, Readings, Wiring
 from hardware.linux.adapter import LinuxHardware
+from hardware.linux.hands import DirectHands
 from hardware.linux.tree import SysTree
 from hardware.simulated import World
 
@@ -23,7 +24,7 @@ class LockstepHardware:
         self._world = world
         self._wiring = wiring
         self._tree = SysTree(root, wiring)
-        self._linux = LinuxHardware(root, self._tree.wiring, elapsed_ns, act=True, nvml=False)
+        self._linux = LinuxHardware(root, self._tree.wiring, elapsed_ns, DirectHands(elapsed_ns), nvml=False)
         self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
         self._closed = False
 

@@ -6,8 +6,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from hardware.interface import Applied, Channel, Command, Limit, Readings, Source, Status, Wiring, clamp
-from hardware.linux.sysfs import to_channel, to_raw
+from hardware.interface import (
+    Applied,
+    Channel,
+    Command,
+    Limit,
+    Readings,
+    Source,
+    Status,
+    Wiring,
+    clamp,
+    to_channel,
+    to_raw,
+)
 from hardware.linux.tree import shown
 
 

@@ -21,6 +21,7 @@ from hardware.interface import (
     Wiring,
 )
 from hardware.linux.adapter import LinuxHardware
+from hardware.linux.hands import DirectHands
 from hardware.linux.tree import SysTree
 from hardware.lockstep import LockstepHardware
 from hardware.replay import Difference, RecordedCycle, RecordingHardware, ReplayExhausted, ReplayHardware
@@ -46,9 +47,9 @@ def test_conformance_lockstep(tmp_path: Path) -> None:
 @pytest.mark.parametrize("act", [False, True])
 def test_conformance_linux(tmp_path: Path, act: bool) -> None:
     SysTree(tmp_path / "tree", DESKTOP)
-    conforms(LinuxHardware(tmp_path / "tree", DESKTOP, FakeClock(), act=act))
+    conforms(LinuxHardware(tmp_path / "tree", DESKTOP, FakeClock(), DirectHands(FakeClock()) if act else None))
     (tmp_path / "bare").mkdir()
-    conforms(LinuxHardware(tmp_path / "bare", DESKTOP, FakeClock(), act=act))
+    conforms(LinuxHardware(tmp_path / "bare", DESKTOP, FakeClock(), DirectHands(FakeClock()) if act else None))
 
 
 def test_conformance_replay() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hardware_fakes import DESKTOP, FakeClock, add_chip, add_zone, contents, put
 
 from hardware.interface import Applied, Channel, Command, Limit, Source, Status, Wiring
-from hardware.linux.adapter import REASSERT_NS, SCAN_READS, LinuxHardware
+from hardware.linux.adapter import SCAN_READS, LinuxHardware
+from hardware.linux.hands import REASSERT_NS, DirectHands
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
 
@@ -80,7 +81,7 @@ def test_without_leave_to_act_nothing_is_written(chip: Path, tmp_path: Path, wri
 
 def test_a_fan_is_taken_then_set_and_given_back(chip: Path, tmp_path: Path, writes: Writes) -> None:
     before = contents(tmp_path)
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     hardware.apply(Command({"fan_pwm": 80, "plain_pwm": 30}))
     assert writes.take() == [("pwm1_enable", 1), ("pwm1", 80), ("pwm2", 30)]
     # Only what changes is written.
@@ -109,7 +110,7 @@ def test_a_fan_is_taken_then_set_and_given_back(chip: Path, tmp_path: Path, writ
 
 
 def test_closing_goes_on_after_a_failure_and_leaves_a_fan_safe(chip: Path, tmp_path: Path, writes: Writes) -> None:
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     hardware.apply(Command({"fan_pwm": 10, "plain_pwm": 10, "watts": 3}))
     writes.take()
     writes.failing = ("pwm1_enable", "constraint_0_power_limit_uw")
@@ -121,7 +122,7 @@ def test_closing_goes_on_after_a_failure_and_leaves_a_fan_safe(chip: Path, tmp_p
 
 def test_what_could_not_be_given_back_is_not_taken(chip: Path, tmp_path: Path, writes: Writes) -> None:
     put(chip, {"pwm1_enable": "vendor"})
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     applied = hardware.apply(Command({"fan_pwm": 10, "plain_pwm": 20}))
     assert applied.values == {"plain_pwm": 20}
     ((name, why),) = applied.failed
@@ -131,7 +132,7 @@ def test_what_could_not_be_given_back_is_not_taken(chip: Path, tmp_path: Path, w
 
 
 def test_a_write_that_fails_is_said_and_tried_again(chip: Path, tmp_path: Path, writes: Writes) -> None:
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     hardware.apply(Command({"fan_pwm": 10}))
     writes.failing = ("pwm1",)
     applied = hardware.apply(Command({"fan_pwm": 20, "plain_pwm": 5}))
@@ -148,7 +149,7 @@ def test_a_value_that_something_else_changed_is_written_again_but_not_often(
     chip: Path, tmp_path: Path, writes: Writes
 ) -> None:
     clock = FakeClock()
-    hardware = LinuxHardware(tmp_path, MACHINE, clock, act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, clock, DirectHands(clock))
     hardware.apply(Command({"fan_pwm": 90}))
     writes.take()
     put(chip, {"pwm1_enable": 2})
@@ -164,7 +165,7 @@ def test_a_value_that_something_else_changed_is_written_again_but_not_often(
 
 
 def test_outputs_that_are_not_there_fail_when_acting(tmp_path: Path) -> None:
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     assert hardware.apply(Command({"fan_pwm": 3})) == Applied({}, (), (("fan_pwm", "not there"),))
     # A driver that is loaded later is found.
     add_chip(tmp_path, 0, "late", "chip", {"pwm1": 1})
@@ -177,7 +178,7 @@ def test_outputs_that_are_not_there_fail_when_acting(tmp_path: Path) -> None:
 def test_a_device_that_vanishes_and_returns_elsewhere_is_taken_and_restored(
     chip: Path, tmp_path: Path, writes: Writes
 ) -> None:
-    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, MACHINE, FakeClock(), DirectHands(FakeClock()))
     hardware.apply(Command({"fan_pwm": 90}))
     (tmp_path / "sys/class/hwmon/hwmon2").unlink()
     chip.rename(chip.with_name("gone"))
@@ -248,7 +249,7 @@ def test_every_access_may_fail_and_nothing_raises(tmp_path: Path, monkeypatch: p
     def session() -> LinuxHardware:
         nonlocal count
         count = 0
-        hardware = LinuxHardware(tmp_path, DESKTOP, FakeClock(), act=True)
+        hardware = LinuxHardware(tmp_path, DESKTOP, FakeClock(), DirectHands(FakeClock()))
         for _cycle in range(2):
             readings = hardware.read()
             for value, status in zip(readings.values, readings.statuses, strict=True):

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hardware.interface import Channel, Limit, Source, Status, Wiring
 from hardware.linux import cpufreq, hwmon, powercap, thermal
 from hardware.linux.adapter import LinuxHardware
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Output, Root
+from hardware.linux.hands import DirectHands
+from hardware.linux.output import Output
+from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
 
 CHIPS = {
     "platform/coretemp.0": (
@@ -46,7 +48,7 @@ def build(root: Path, order: list[int]) -> None:
 @given(before=st.permutations(range(5)), after=st.permutations(range(5)))
 def test_numbers_of_chips_mean_nothing(before: list[int], after: list[int], tmp_path: Path) -> None:
     build(tmp_path, before)
-    hardware = LinuxHardware(tmp_path, Wiring(SENSORS, (FAN,)), FakeClock(), act=True)
+    hardware = LinuxHardware(tmp_path, Wiring(SENSORS, (FAN,)), FakeClock(), DirectHands(FakeClock()))
     assert hardware.read().values == EXPECTED
     assert "coretemp.0" in hardware.found["cpu"]
     # Renumbered while running: nothing is ever read from the wrong chip, and all is found again at the next read.

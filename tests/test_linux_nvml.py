@@ -10,6 +10,7 @@ from hardware_fakes import FakeClock
 from hardware.interface import Applied, Channel, Command, Limit, Source, Status, Wiring
 from hardware.linux import nvml
 from hardware.linux.adapter import LinuxHardware
+from hardware.linux.hands import DirectHands
 from hardware.linux.sysfs import Root
 
 
@@ -90,13 +91,13 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNvml:
 
 
 def test_the_gpu_is_read_limited_and_given_back(fake: FakeNvml) -> None:
-    hardware = LinuxHardware(Path("/"), WIRING, FakeClock(), act=True)
+    hardware = LinuxHardware(Path("/"), WIRING, FakeClock(), DirectHands(FakeClock()))
     readings = hardware.read()
     assert readings.values == (61_000, 370_000, 1_980_000, 151_250_000, None)
     assert readings.statuses[4] is Status.ABSENT
     assert hardware.found["power"] == "NVML GPU 0 power"
-    assert "has no fan" in hardware.missing["fan"]
-    assert "has no output fan" in hardware.missing["fan_pwm"]
+    assert "NVML GPU 0 fan: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan"]
+    assert "NVML GPU 0 fan: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan_pwm"]
     applied = hardware.apply(Command({"cap": 150_000_999}))
     assert applied == Applied({"cap": 150_000_000})
     assert fake.limit == 150_000
@@ -117,7 +118,7 @@ def test_each_metric_is_a_capability_of_its_own(fake: FakeNvml) -> None:
         "nvmlDeviceGetPowerManagementLimitConstraints": NVMLError(FakeNvml.NVML_ERROR_NOT_SUPPORTED),
         "nvmlDeviceSetPowerManagementLimit": NVMLError(FakeNvml.NVML_ERROR_NO_PERMISSION),
     }
-    hardware = LinuxHardware(Path("/"), WIRING, FakeClock(), act=True)
+    hardware = LinuxHardware(Path("/"), WIRING, FakeClock(), DirectHands(FakeClock()))
     assert hardware.read().statuses == (Status.ABSENT, Status.DENIED, Status.ABSENT, Status.OK, Status.ABSENT)
     assert hardware.apply(Command({"cap": 5})).failed == (("cap", "NVML GPU 0 power_limit: error 4"),)
     fake.errors["nvmlDeviceGetPowerUsage"] = NVMLError(FakeNvml.NVML_ERROR_UNKNOWN)
@@ -148,7 +149,7 @@ def test_no_library_no_driver_no_leave(fake: FakeNvml, monkeypatch: pytest.Monke
     assert "NVML GPU 0: error 12" in hardware.missing["temp"]
     assert hardware.read().statuses == (Status.ABSENT,) * 5
     gpu = nvml.Gpu(fake)
-    assert gpu.limit_power(1).status is Status.ABSENT
+    assert gpu.write("power_limit", 1).status is Status.ABSENT
     fake.errors.pop("nvmlInit")
     gpu.refresh()
     gpu.close()

@@ -9,8 +9,8 @@ from hardware_fakes import put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware.interface import Source, Status
-from hardware.linux.sysfs import FileCell, Root, parse_integer, to_channel, to_raw
+from hardware.interface import Source, Status, to_channel, to_raw
+from hardware.linux.sysfs import FileCell, Root, parse_integer
 
 UNITS = st.builds(
     lambda pair: Source("hwmon", "temp", multiply=pair[0], divide=pair[1]),
@@ -199,3 +199,12 @@ def test_tables_are_read_to_their_end_or_limit(tmp_path: Path) -> None:
     data, outcome = root.read_bytes(str(tmp_path / "table"), 299_999)
     assert (data, outcome.status) == (b"", Status.GARBAGE)
     assert root.names("nowhere") == ()
+
+
+def test_a_table_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, {"proc/stat": "x" * 1_000})
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, limit: real(descriptor, min(limit, 300)))
+    root = Root(tmp_path)
+    assert len(root.read_bytes(root.absolute("proc/stat"), 5_000)[0]) == 1_001
+    assert root.read_bytes(root.absolute("proc/stat"), 900)[1].status is Status.GARBAGE

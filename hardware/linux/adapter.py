@@ -8,20 +8,32 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from hardware.interface import Applied, Channel, Command, Limit, Readings, Source, Status, Wiring, clamp
+from hardware.interface import (
+    Applied,
+    Channel,
+    Command,
+    Limit,
+    Readings,
+    Source,
+    Status,
+    Wiring,
+    clamp,
+    to_channel,
+    to_raw,
+)
 from hardware.linux import cpufreq, hwmon, powercap, thermal
 from hardware.linux import nvml as nvidia
 from hardware.linux.application import Application
+from hardware.linux.hands import Asked, Hands
+from hardware.linux.output import Output
 from hardware.linux.proc import Meminfo, Stat, Table, TableCell
-from hardware.linux.sysfs import AmbiguousDeviceError, Outcome, Output, Readable, Root, to_channel, to_raw
+from hardware.linux.sysfs import AmbiguousDeviceError, Outcome, Readable, Root
 
 SCAN_READS = 10
 """While a device is missing, it is looked for again once in so many reads."""
 
-REASSERT_NS = 10_000_000_000
-"""So long after a write an output is read back, and written again when something else has changed it."""
-
 _NOWHERE = Outcome(None, Status.ABSENT, "no device shows it")
+_NO_OUTPUT = Outcome(None, Status.ABSENT, Status.ABSENT.words)
 _TABLES = ("stat", "meminfo", "application")
 
 
@@ -34,6 +46,7 @@ class _Survey:
         self._zones: tuple[thermal.Zone, ...] | None = None
         self._policies: tuple[cpufreq.Policy, ...] | None = None
         self._power_zones: tuple[powercap.PowerZone, ...] | None = None
+        self._cooling_devices: tuple[thermal.Zone, ...] | None = None
 
     @property
     def chips(self) -> tuple[hwmon.Chip, ...]:
@@ -46,6 +59,12 @@ class _Survey:
         if self._zones is None:
             self._zones = thermal.scan(self._root)
         return self._zones
+
+    @property
+    def cooling_devices(self) -> tuple[thermal.Zone, ...]:
+        if self._cooling_devices is None:
+            self._cooling_devices = thermal.scan(self._root, "cooling_device")
+        return self._cooling_devices
 
     @property
     def policies(self) -> tuple[cpufreq.Policy, ...]:
@@ -70,22 +89,13 @@ class _Sensor:
     source: Source | None = None
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What has been done to an output: the original values of its cells, and the last write (None: not in force)."""
-
-    originals: tuple[int, ...]
-    raw: int | None = None
-    written_ns: int = 0
-
-
 class LinuxHardware:
     """Sensors and outputs of the machine whose `sys`, `proc` and `run` lie below `root`.
 
-    `elapsed_ns` gives the nanoseconds since the run began. Without `act` nothing is ever written, and `apply` says what
-    would have been. With `act` an output's original values are saved before its first write and restored by `close`.
-    NVML is asked only when `nvml` is set and `root` is `/`. Raises `AmbiguousDeviceError`, which names all channels
-    for which several devices match.
+    `elapsed_ns` gives the nanoseconds since the run began. Without `hands` nothing is ever written, and `apply` says
+    what would have been. Hands carry commands out, and give back in `close` what they found. NVML is asked only when
+    `nvml` is set and `root` is `/`. Raises `AmbiguousDeviceError`, which names all channels for which several devices
+    match, and what the hands raise when they cannot begin.
     """
 
     def __init__(
@@ -93,12 +103,12 @@ class LinuxHardware:
         root: Path,
         wiring: Wiring,
         elapsed_ns: Callable[[], int],
-        act: bool = False,
+        hands: Hands | None = None,
         nvml: bool = True,
     ) -> None:
         self._root = Root(root)
         self._elapsed_ns = elapsed_ns
-        self._act = act
+        self._hands = hands
         self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
         self._tables: dict[str, Table] = {
             "stat": Stat(self._root),
@@ -111,7 +121,7 @@ class LinuxHardware:
             _Sensor(channel, all(source.kind in _TABLES for source in channel.sources)) for channel in wiring.sensors
         )
         self._outputs: dict[str, tuple[Output, Source]] = {}
-        self._taken: dict[str, _Taken] = {}
+        self._bounds: dict[str, tuple[int, int, int]] = {}
         self._lost: set[str] = set()
         self._reads = 0
         self._next_scan = 0
@@ -122,11 +132,16 @@ class LinuxHardware:
         """Channel or output to the reason why it is not there."""
         self.details: dict[str, str] = {}
         """Channel to the reason why its last reading had no value."""
+        self.refused: dict[str, str] = {}
+        """Output to the reason why the hands do not take it."""
         self.unrestored: tuple[tuple[str, str], ...] = ()
         """After `close`: each output that could not be given back, and why."""
         for table in self._tables.values():
             table.refresh()
         self._discover(strict=True)
+        if hands is not None:
+            found = {name: self._asked(name, self._limits[name].safe) for name in self._outputs}
+            self.refused = dict(hands.begin(found, tuple(self._limits)))
         self._sensors = tuple(sensor.channel for sensor in self._readings)
 
     @property
@@ -233,11 +248,9 @@ class LinuxHardware:
                 reasons.append(output)
                 continue
             self._outputs[limit.name] = output, source
+            minimum, maximum, safe = (to_raw(source, bound) for bound in (limit.minimum, limit.maximum, limit.safe))
+            self._bounds[limit.name] = minimum, maximum, safe
             self.found[limit.name] = output.where
-            taken = self._taken.get(limit.name)
-            if taken is not None:
-                # The device came back, and nobody knows in which state.
-                taken.raw = None
             return ""
         return "; ".join(reasons) or "the scenario names no source"
 
@@ -249,6 +262,8 @@ class LinuxHardware:
                 return cpufreq.find_output(self._root, survey.policies, source)
             case "powercap":
                 return powercap.find_output(self._root, survey.power_zones, source)
+            case "thermal":
+                return thermal.find_output(self._root, survey.cooling_devices, source)
             case "nvml":
                 gpu = self._open_gpu()
                 return gpu if isinstance(gpu, str) else nvidia.find_output(gpu, source.attribute)
@@ -299,65 +314,44 @@ class LinuxHardware:
             self._lose(name)
 
     def apply(self, command: Command) -> Applied:
-        """Clamp to the limits and to what the device takes, and write what has changed.
+        """Clamp to the limits and to what the device takes, and let the hands carry out what is left.
 
-        `Applied.values` are the values in force (without `act`: those that would be), in the channel's unit after
-        rounding down to the file's; a channel that failed is not among them. After `close` every channel fails.
+        `Applied.values` are the values in force as far as is known (without hands: those that would be), in the
+        channel's unit after rounding down to the file's; a channel that failed is not among them. After `close` every
+        channel fails.
         """
-        wanted = clamp(command, self._limits)
+        command_inside = clamp(command, self._limits)
+        if self._closed:
+            failures = {name: Outcome(None, Status.UNREADABLE, "closed") for name in command_inside.values}
+            wanted: dict[str, Asked] = {}
+        else:
+            wanted = {name: self._asked(name, value) for name, value in command_inside.values.items()
+                      if name in self._outputs}  # fmt: skip
+            failures = {} if self._hands is None else {
+                **{name: _NO_OUTPUT for name in command_inside.values if name not in wanted},
+                **self._hands.put(wanted),
+            }  # fmt: skip
         values: dict[str, int] = {}
-        clamped = list(wanted.clamped)
+        clamped = list(command_inside.clamped)
         failed: list[tuple[str, str]] = []
-        for name, value in wanted.values.items():
-            bound = self._outputs.get(name)
-            if self._closed:
-                failed.append((name, "closed"))
-            elif bound is None and self._act:
-                self._lose(name)
-                failed.append((name, Status.ABSENT.words))
-            elif bound is None:
+        for name, value in command_inside.values.items():
+            if name in failures:
+                outcome = failures[name]
+                self._lose(name, outcome)
+                # A file's name may hold bytes that are no text; what is recorded is.
+                failed.append((name, outcome.detail.encode(errors="backslashreplace").decode()))
+            elif name not in wanted:
                 values[name] = value
             else:
-                output, source = bound
-                asked = to_raw(source, value)
-                raw = output.inside(asked)
-                why = self._put(name, output, raw) if self._act else ""
-                if why:
-                    # A file's name may hold bytes that are no text; what is recorded is.
-                    failed.append((name, why.encode(errors="backslashreplace").decode()))
-                    continue
-                values[name] = to_channel(source, raw)
-                if raw != asked and name not in clamped:
+                source = self._outputs[name][1]
+                values[name] = to_channel(source, wanted[name].raw)
+                if wanted[name].raw != to_raw(source, value) and name not in clamped:
                     clamped.append(name)
         return Applied(MappingProxyType(values), tuple(clamped), tuple(failed))
 
-    def _put(self, name: str, output: Output, raw: int) -> str:
-        """Bring `raw` into force; returns why it failed, or nothing."""
-        now_ns = self._elapsed_ns()
-        taken = self._taken.get(name)
-        if taken is None:
-            originals: list[int] = []
-            for cell in output.cells:
-                outcome = cell.read()
-                if outcome.value is None:
-                    self._lose(name, outcome)
-                    return f"not written, since it could not be given back: {outcome.detail}"
-                originals.append(outcome.value)
-            taken = self._taken[name] = _Taken(tuple(originals))
-        if taken.raw == raw:
-            if now_ns - taken.written_ns < REASSERT_NS:
-                return ""
-            taken.written_ns = now_ns
-            if all(cell.read().value == value for cell, value in output.plan(raw)):
-                return ""
-        taken.raw = None
-        for cell, value in output.plan(raw):
-            outcome = cell.write(value)
-            if outcome.value is None:
-                self._lose(name, outcome)
-                return outcome.detail
-        taken.raw, taken.written_ns = raw, now_ns
-        return ""
+    def _asked(self, name: str, value: int) -> Asked:
+        output, source = self._outputs[name]
+        return Asked(output, *self._bounds[name], output.inside(to_raw(source, value)))
 
     def _lose(self, name: str, outcome: Outcome = _NOWHERE) -> None:
         """A device that has just vanished is looked for at the next read, whenever the last search was."""
@@ -366,26 +360,12 @@ class LinuxHardware:
             self._next_scan = self._reads
 
     def close(self) -> None:
-        """Restore the original value of everything that was written; go on when one fails, and note it.
-
-        A fan whose original mode cannot be restored is left at its safe value.
-        """
+        """Let the hands give everything back, and note in `unrestored` what could not be."""
         if self._closed:
             return
         self._closed = True
-        unrestored: list[tuple[str, str]] = []
-        for name, taken in reversed(self._taken.items()):
-            output, source = self._outputs[name]
-            errors = [
-                outcome.detail
-                for cell, original in zip(output.cells, taken.originals, strict=False)
-                if (outcome := cell.write(original)).value is None
-            ]
-            if errors:
-                if name.endswith("_pwm"):
-                    output.cells[0].write(to_raw(source, self._limits[name].safe))
-                unrestored.append((name, "; ".join(errors)))
-        self.unrestored = tuple(unrestored)
+        if self._hands is not None:
+            self.unrestored = tuple(self._hands.close())
         if self._gpu is not None:
             self._gpu.close()
             self._tables.pop("nvml", None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hardware.interface import Status
 from hardware.linux.proc import TextTable
-from hardware.linux.sysfs import Outcome, Root, parse_integer, replace_text
+from hardware.linux.sysfs import Outcome, Root, parse_integer
 
 PORT = "run/pulsetwin/application"
 """Where the record lies below the root."""
@@ -77,3 +77,16 @@ def write_application(root: Path, sequence: int, values: Mapping[str, int]) -> N
     path = root / PORT
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(str(path), record_text(sequence, values), str(path.with_name(f".application.{os.getpid()}")))
+
+
+def replace_text(path: str, text: str, staging: str) -> None:
+    """Give the file `path` the content `text` in one step: other programs see the old content or the new.
+
+    `staging` is a path on the same file system for the text while it is written. Raises OSError.
+    """
+    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+    os.replace(staging, path)  # noqa: PTH105

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from hardware.interface import Source, Status
-from hardware.linux.sysfs import Cell, FileCell, Outcome, Output, Root, unchanged
+from hardware.linux.output import MOST, Lane, Output
+from hardware.linux.sysfs import FileCell, Outcome, Root
 
 DIRECTORY = "sys/devices/system/cpu/cpufreq"
 """Where the kernel keeps one `policyN` for each group of cores that share a clock."""
@@ -66,31 +66,18 @@ def find_output(root: Root, policies: tuple[Policy, ...], source: Source) -> Out
     usable = [policy for policy in policies if {source.attribute, "scaling_min_freq"} <= policy.files]
     if not usable:
         return f"no cpufreq policy has {source.attribute} and scaling_min_freq"
-    highest = [FileCell(root, f"{policy.directory}/{source.attribute}") for policy in usable]
-    lowest = [FileCell(root, f"{policy.directory}/scaling_min_freq") for policy in usable]
-    ranges = [_range(root, policy) for policy in usable]
-
-    def plan(raw: int) -> tuple[tuple[Cell, int], ...]:
-        writes: list[tuple[Cell, int]] = []
-        for high, low, inside in zip(highest, lowest, ranges, strict=True):
-            clock = inside(raw)
-            floor = low.read().value
-            if floor is not None and floor > clock:
-                writes.append((low, clock))
-            writes.append((high, clock))
-        return tuple(writes)
-
-    return Output(
-        f"/{DIRECTORY}/policy*/{source.attribute}",
-        (*highest, *lowest),
-        plan,
-        lambda raw: max(inside(raw) for inside in ranges),
+    lanes = tuple(
+        Lane(
+            FileCell(root, f"{policy.directory}/{source.attribute}"),
+            *_range(root, policy),
+            floor=FileCell(root, f"{policy.directory}/scaling_min_freq"),
+        )
+        for policy in usable
     )
+    return Output(f"/{DIRECTORY}/policy*/{source.attribute}", lanes)
 
 
-def _range(root: Root, policy: Policy) -> Callable[[int], int]:
+def _range(root: Root, policy: Policy) -> tuple[int, int]:
     low = root.read_integer(f"{policy.directory}/cpuinfo_min_freq").value
     high = root.read_integer(f"{policy.directory}/cpuinfo_max_freq").value
-    if low is None or high is None or low > high:
-        return unchanged
-    return lambda raw: min(high, max(low, raw))
+    return (-MOST, MOST) if low is None or high is None or low > high else (low, high)

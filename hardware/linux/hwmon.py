@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 from hardware.interface import Source
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Output, Root
+from hardware.linux.output import Lane, Output
+from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
 
 FILES = {
     "temp": "temp{}_input",
@@ -22,8 +23,33 @@ FILES = {
 }
 """The file of each attribute, with its index. `gpu_busy_percent` lies in the chip's device and has none."""
 
-MANUAL = 1
-"""`pwmN_enable` while a program sets the fan."""
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What `pwmN_enable` means to a driver; the kernel leaves all but 1 to it.
+
+    `manual` lets a program set the fan and `full` is full speed, None where there is no such value. `blind` drivers
+    refuse to read the PWM unless it is manual. `settle_ms` is how long read values may be old.
+    """
+
+    manual: int = 1
+    full: int | None = 0
+    blind: bool = False
+    settle_ms: int = 2_000
+
+
+DRIVERS = {
+    "amc6821": Driver(full=None),
+    "gpdfan": Driver(blind=True),
+    "dell_smm": Driver(full=None, blind=True),
+    "max31785": Driver(settle_ms=1_000),
+    "amdgpu": Driver(settle_ms=1_000),
+    "pwmfan": Driver(full=None, settle_ms=100),
+}
+"""Drivers by the name of the chip, from the kernel's `Documentation/hwmon`; all others are as `Driver()` says.
+
+Automatic modes need no table: whatever the driver showed is what is given back, after it was seen to be accepted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +120,22 @@ def find_output(root: Root, chips: tuple[Chip, ...], source: Source) -> Output |
         return match
     chip, index = match
     value = FileCell(root, f"{chip.directory}/{FILES[source.attribute].format(index)}")
-    if f"pwm{index}_enable" not in chip.files or source.attribute != "pwm":
-        return Output(value.where, (value,), lambda raw: ((value, raw),))
-    enable = FileCell(root, f"{chip.directory}/pwm{index}_enable")
-    return Output(value.where, (value, enable), lambda raw: ((enable, MANUAL), (value, raw)))
+    driver = DRIVERS.get(chip.name, Driver())
+    interval_ms = root.read_integer(f"{chip.directory}/update_interval").value
+    # Between 0.1 and 10 s, whatever the chip says.
+    settle_ns = min(10_000, max(100, driver.settle_ms if interval_ms is None else interval_ms)) * 1_000_000
+    if source.attribute != "pwm":
+        low, high = (root.read_integer(f"{value.path}_{end}").value for end in ("min", "max"))
+        lane = Lane(value) if low is None or high is None or low > high else Lane(value, low, high)
+        return Output(value.where, (lane,), settle_ns=settle_ns)
+    fan = f"fan{index}_input"
+    tach = FileCell(root, f"{chip.directory}/{fan}") if fan in chip.files else None
+    if f"pwm{index}_enable" in chip.files:
+        mode = FileCell(root, f"{chip.directory}/pwm{index}_enable")
+        lane = Lane(value, 0, 255, mode, driver.manual, driver.full, blind=driver.blind)
+    else:
+        lane = Lane(value, 0, 255)
+    return Output(value.where, (lane,), 1, tach, settle_ns)
 
 
 def _match(root: Root, chips: tuple[Chip, ...], source: Source) -> tuple[Chip, int] | str:

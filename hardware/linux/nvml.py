@@ -10,10 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from hardware.interface import Status
-from hardware.linux.sysfs import Outcome, Output
+from hardware.linux.output import MOST, Lane, Output
+from hardware.linux.sysfs import Outcome
 
 RETRY_READS = 10
 """After so many refreshes without a GPU the library is initialised again."""
+
+PLACES = ("power_limit", "clock_limit", "clock_policy", "fan", "fan_policy")
+"""What can be written: milliwatts, megahertz, percent, and whether a program sets it (1) or the driver (0)."""
+
+SETTLE_NS = 3_000_000_000
+"""Fans of graphics cards follow slowly."""
 
 _STATUSES = {
     "NVML_ERROR_NOT_SUPPORTED": Status.ABSENT,
@@ -40,11 +47,12 @@ def load() -> Any | str:
 
 
 class Gpu:
-    """GPU 0 as a table with the keys temp, busy, clock, power and power_limit. `module` is `pynvml` or a fake of it."""
+    """GPU 0 as a table: temp, busy, clock, power and those of `PLACES`. `module` is `pynvml` or a fake of it."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
         self._handle: Any = None
+        self._clock_limit: int | None = None
         self._why = Outcome(None, Status.ABSENT, "not initialised yet")
         self._wait = 0
         self.where = "NVML GPU 0"
@@ -54,7 +62,26 @@ class Gpu:
             "clock": lambda: module.nvmlDeviceGetClockInfo(self._handle, module.NVML_CLOCK_GRAPHICS),
             "power": lambda: module.nvmlDeviceGetPowerUsage(self._handle),
             "power_limit": lambda: module.nvmlDeviceGetPowerManagementLimit(self._handle),
+            "fan": lambda: module.nvmlDeviceGetTargetFanSpeed(self._handle, 0),
+            "fan_policy": lambda: module.nvmlDeviceGetFanControlPolicy_v2(self._handle, 0),
+            "clock_limit": self._limited_clock,
+            "clock_policy": lambda: int(self._clock_limit is not None),
         }
+        self._writers: dict[str, Callable[[int], None]] = {
+            "power_limit": lambda raw: module.nvmlDeviceSetPowerManagementLimit(self._handle, raw),
+            "fan": self._set_fans,
+            "fan_policy": self._fan_policy,
+            "clock_limit": self._lock_clock,
+            "clock_policy": self._clock_policy,
+        }
+
+    def _limited_clock(self) -> int:
+        # NVML does not tell the locked clock; what can be seen is whether the clock keeps it.
+        highest = int(self._module.nvmlDeviceGetMaxClockInfo(self._handle, self._module.NVML_CLOCK_GRAPHICS))
+        if self._clock_limit is None:
+            return highest
+        now = int(self._module.nvmlDeviceGetClockInfo(self._handle, self._module.NVML_CLOCK_GRAPHICS))
+        return max(now, self._clock_limit)
 
     def refresh(self) -> None:
         """Initialise when there is no GPU at hand, and again every `RETRY_READS` calls while there is none."""
@@ -83,15 +110,38 @@ class Gpu:
         except Exception as error:  # a function that this library or driver lacks raises what it likes
             return self._failure(error, key)
 
-    def limit_power(self, milliwatts: int) -> Outcome:
-        """Set the power limit of the board. Needs root."""
+    def write(self, key: str, raw: int) -> Outcome:
+        """Set what can be set (`PLACES`); a policy of 0 is the driver's own. Needs root."""
         if self._handle is None:
             return self._why
+        writer = self._writers.get(key)
+        if writer is None:
+            return Outcome(None, Status.DENIED, f"{self.where} {key} cannot be set")
         try:
-            self._module.nvmlDeviceSetPowerManagementLimit(self._handle, milliwatts)
+            writer(raw)
         except Exception as error:  # as in `read`
-            return self._failure(error, "power_limit")
-        return Outcome(milliwatts, Status.OK)
+            return self._failure(error, key)
+        return Outcome(raw, Status.OK)
+
+    def _lock_clock(self, megahertz: int) -> None:
+        self._module.nvmlDeviceSetGpuLockedClocks(self._handle, 0, megahertz)
+        self._clock_limit = megahertz
+
+    def _clock_policy(self, policy: int) -> None:
+        # Setting the clock is what makes it ours.
+        if policy == 0:
+            self._module.nvmlDeviceResetGpuLockedClocks(self._handle)
+            self._clock_limit = None
+
+    def _fan_policy(self, policy: int) -> None:
+        # As with the clock. The driver's own curve is the only safe state of a fan that nobody looks after (nvml.h).
+        if policy == 0:
+            for fan in range(self._module.nvmlDeviceGetNumFans(self._handle)):
+                self._module.nvmlDeviceSetDefaultFanSpeed_v2(self._handle, fan)
+
+    def _set_fans(self, percent: int) -> None:
+        for fan in range(self._module.nvmlDeviceGetNumFans(self._handle)):
+            self._module.nvmlDeviceSetFanSpeed_v2(self._handle, fan, percent)
 
     def power_range(self) -> tuple[int, int] | None:
         """The lowest and highest power limit that the board takes in milliwatts, or None when it does not tell."""
@@ -129,33 +179,54 @@ class Gpu:
         return Outcome(None, Status.UNREADABLE, detail)
 
 
-class PowerLimit:
-    """The power limit of a GPU as a place that can be written."""
+class Place:
+    """One thing of a GPU that can be written, by its `key`; `clock_policy` and `fan_policy` are 1 while we set it."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, key: str, refresh: bool = False) -> None:
+        """`refresh` looks for a GPU that was lost at each access, where nobody else does."""
         self._gpu = gpu
-        self.where = f"{gpu.where} power_limit"
+        self._key = key
+        self._refresh: Callable[[], None] = gpu.refresh if refresh else lambda: None
+        self.where = f"{gpu.where} {key}"
 
     def read(self) -> Outcome:
-        """Milliwatts."""
-        return self._gpu.read("power_limit")
+        """Milliwatts, megahertz, percent, or whether a program sets it."""
+        self._refresh()
+        return self._gpu.read(self._key)
 
     def write(self, raw: int) -> Outcome:
-        """Milliwatts."""
-        return self._gpu.limit_power(raw)
+        """In the same units."""
+        self._refresh()
+        return self._gpu.write(self._key, raw)
+
+
+_shared: dict[int, Gpu] = {}
+
+
+def place(where: str) -> Place:
+    """The place called `where` in a library that is loaded for it. Raises ValueError when it cannot be had."""
+    module = load()
+    if isinstance(module, str):
+        raise ValueError(module)
+    # What was locked is known to one object only.
+    gpu = _shared.setdefault(id(module), Gpu(module))
+    gpu.refresh()
+    key = where.removeprefix(f"{gpu.where} ")
+    if key not in PLACES:
+        raise ValueError(f"{where!r} is no place of {gpu.where}; allowed are {', '.join(PLACES)}")
+    return Place(gpu, key, refresh=True)
 
 
 def find_output(gpu: Gpu, attribute: str) -> Output | str:
-    """The output `attribute` (only `power_limit` is one), or the reason why there is none."""
-    limit = PowerLimit(gpu)
-    if attribute != "power_limit":
+    """The output `attribute` (`power_limit`, `clock_limit` or `fan`), or the reason why there is none."""
+    if attribute not in ("power_limit", "clock_limit", "fan"):
         return f"{gpu.where} has no output {attribute}"
-    present = limit.read()
+    value = Place(gpu, attribute)
+    present = value.read()
     if present.value is None:
         return present.detail
-    allowed = gpu.power_range()
-
-    def inside(raw: int) -> int:
-        return raw if allowed is None else min(allowed[1], max(allowed[0], raw))
-
-    return Output(limit.where, (limit,), lambda raw: ((limit, raw),), inside)
+    if attribute == "power_limit":
+        return Output(value.where, (Lane(value, *(gpu.power_range() or (-MOST, MOST))),))
+    if attribute == "clock_limit":
+        return Output(value.where, (Lane(value, 1, MOST, Place(gpu, "clock_policy")),))
+    return Output(value.where, (Lane(value, 0, 100, Place(gpu, "fan_policy"), blind=True),), 1, settle_ns=SETTLE_NS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardware.interface import Source
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Output, Root
+from hardware.linux.output import MOST, Lane, Output
+from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,14 @@ def find_output(root: Root, zones: tuple[PowerZone, ...], source: Source) -> Out
     matches = _matches(root, zones, source)
     if isinstance(matches, str):
         return matches
-    cells = tuple(FileCell(root, f"{zone.directory}/{source.attribute}") for zone in matches)
-    return Output(
-        ", ".join(cell.where for cell in cells),
-        cells,
-        lambda raw: tuple((cell, raw) for cell in cells),
-    )
+    lanes = tuple(_lane(root, zone, source) for zone in matches)
+    return Output(", ".join(lane.value.where for lane in lanes), lanes)
+
+
+def _lane(root: Root, zone: PowerZone, source: Source) -> Lane:
+    # A zone that names no largest limit shows 0, or nothing.
+    most = root.read_integer(f"{zone.directory}/{source.attribute.replace('_power_limit_uw', '_max_power_uw')}").value
+    return Lane(FileCell(root, f"{zone.directory}/{source.attribute}"), 0, most or MOST)
 
 
 def _matches(root: Root, zones: tuple[PowerZone, ...], source: Source) -> list[PowerZone] | str:

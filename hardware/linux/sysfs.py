@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from hardware.interface import Source, Status
+from hardware.status import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ATTRIBUTE_BYTES = 64
 """More than this is not an integer attribute."""
@@ -66,36 +66,6 @@ class Cell(Readable, Protocol):
         """Write the integer in the place's own unit. Never raises."""
 
 
-def unchanged(raw: int) -> int:
-    """`raw`: the device has no range of its own."""
-    return raw
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How one output is set and given back; all integers are in the file's own unit.
-
-    `cells` are the places that change, in the order in which their original values are restored; the first one holds
-    the value itself. `plan` gives the writes that bring a value into force, in order; `inside` clamps a value to what
-    the device takes.
-    """
-
-    where: str
-    cells: tuple[Cell, ...]
-    plan: Callable[[int], tuple[tuple[Cell, int], ...]]
-    inside: Callable[[int], int] = unchanged
-
-
-def to_channel(source: Source, raw: int) -> int:
-    """The channel's value for the file's integer `raw`, rounded down."""
-    return raw * source.multiply // source.divide
-
-
-def to_raw(source: Source, value: int) -> int:
-    """The file's integer for the channel's `value`, rounded down."""
-    return value * source.divide // source.multiply
-
-
 def parse_integer(data: bytes) -> Outcome:
     """An integer of 1 to 18 digits with an optional minus and one optional newline; anything else is GARBAGE."""
     if _INTEGER.fullmatch(data):
@@ -116,7 +86,7 @@ class Root:
     Nothing outside `<path>/sys` is ever written, wherever symbolic links lead.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = os.path.realpath(path)
         self._sys = os.path.realpath(os.path.join(self.path, "sys"))  # noqa: PTH118 - strings: this is the hot path
 
@@ -178,17 +148,17 @@ class Root:
 
     def read_bytes(self, path: str, limit: int = ATTRIBUTE_BYTES) -> tuple[bytes, Outcome]:
         """A file's content and OK, or nothing and why; longer than `limit` bytes is GARBAGE. Never raises."""
-        for attempt in range(RETRIES + 1):
+        data, left = None, RETRIES
+        while data is None:
             try:
                 data = self.raw_read(path, limit + 1)
             except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EINTR) and attempt < RETRIES:
-                    continue
-                return b"", failure(error, self.where(path))
-            if len(data) > limit:
-                return b"", Outcome(None, Status.GARBAGE, f"longer than {limit} bytes: {self.where(path)}")
-            return data, Outcome(None, Status.OK)
-        raise AssertionError("every attempt returns or is followed by another")
+                if left == 0 or error.errno not in (errno.EAGAIN, errno.EINTR):
+                    return b"", failure(error, self.where(path))
+                left -= 1
+        if len(data) > limit:
+            return b"", Outcome(None, Status.GARBAGE, f"longer than {limit} bytes: {self.where(path)}")
+        return data, Outcome(None, Status.OK)
 
     def read_integer(self, path: str) -> Outcome:
         """The integer in an attribute file. Never raises."""
@@ -224,21 +194,24 @@ class FileCell:
     `fault` is a file that shows 1 while the sensor is broken.
     """
 
-    def __init__(self, root: Root, path: str, fault: str | None = None) -> None:
+    def __init__(
+        self, root: Root, path: str, fault: str | None = None, identity: tuple[int, int] | None = None
+    ) -> None:
+        """`identity` is that of the directory where it was seen before; else it is looked at now."""
         self._root = root
-        self._path = path
+        self.path = path
         self._directory = os.path.dirname(path)  # noqa: PTH120
-        self._identity = root.identity(self._directory)
+        self.identity = identity or root.identity(self._directory)
         self._fault = fault
 
     @property
     def where(self) -> str:
         """The path without the root."""
-        return self._root.where(self._path)
+        return self._root.where(self.path)
 
     def _gone(self) -> Outcome | None:
         identity = self._root.identity(self._directory)
-        if identity is not None and identity == self._identity:
+        if identity is not None and identity == self.identity:
             return None
         return Outcome(None, Status.ABSENT, f"the device is gone: {self.where}")
 
@@ -249,21 +222,8 @@ class FileCell:
             return gone
         if self._fault is not None and self._root.read_integer(self._fault).value == 1:
             return Outcome(None, Status.UNREADABLE, f"the sensor reports a fault: {self._root.where(self._fault)}")
-        return self._root.read_integer(self._path)
+        return self._root.read_integer(self.path)
 
     def write(self, raw: int) -> Outcome:
         """Write the file's integer."""
-        return self._gone() or self._root.write_integer(self._path, raw)
-
-
-def replace_text(path: str, text: str, staging: str) -> None:
-    """Give the file `path` the content `text` in one step: other programs see the old content or the new.
-
-    `staging` is a path on the same file system for the text while it is written. Raises OSError.
-    """
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-    os.replace(staging, path)  # noqa: PTH105
+        return self._gone() or self._root.write_integer(self.path, raw)

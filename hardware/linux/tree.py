@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardware.interface import Channel, Limit, Source, Status, Wiring
-from hardware.linux.application import PORT, record_text
+from hardware.interface import Channel, Limit, Source, Status, Wiring, to_channel, to_raw
+from hardware.linux.application import PORT, record_text, replace_text
 from hardware.linux.hwmon import FILES, base
-from hardware.linux.sysfs import Root, replace_text, to_channel, to_raw
+from hardware.linux.sysfs import Root
 
 OWN_CHIP = "pulsetwin"
 """The hwmon chip with the outputs for which the wiring names no file."""

@@ -17,13 +17,16 @@ import struct
 import time
 import traceback
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hardware.interface import Applied, Command, Readings, Status, Wiring
 from hardware.linux.adapter import LinuxHardware
+from hardware.linux.guarded import GuardedHands
+from hardware.linux.hands import DirectHands, Hands
+from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
+from hardware.restore import restore
 
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
@@ -56,8 +59,6 @@ class Bus:
         read: int = struct.unpack("<H", data.raw[:2])[0]
         return read if size == 3 else read & 0xFF
 
-
-HAVE_GUARDIAN = find_spec("hardware.restore") is not None
 
 bus: Bus
 backend: LinuxHardware
@@ -151,18 +152,15 @@ def assemble(wiring: Wiring) -> None:
 def start(wiring: Wiring, acts: str) -> tuple[dict[str, str], dict[str, str]]:
     """Begin a backend that acts with these hands; what it found and what it misses."""
     global backend
-    backend = LinuxHardware(MACHINE, wiring, lambda: elapsed_ns(), **hands(acts))
+    backend = LinuxHardware(MACHINE, wiring, lambda: elapsed_ns(), hands(acts))
     return backend.found, backend.missing
 
 
-def hands(acts: str) -> dict[str, Any]:
-    """The argument with which a backend acts: "no", "directly", or "guarded", by way of a guardian."""
-    if not HAVE_GUARDIAN or acts == "no":
-        return {} if acts == "no" else {"act": True}
-    from hardware.linux.guarded import GuardedHands
-    from hardware.linux.hands import DirectHands
-
-    return {"hands": GuardedHands(MACHINE) if acts == "guarded" else DirectHands(lambda: elapsed_ns())}
+def hands(acts: str) -> Hands | None:
+    """What a backend acts with: nothing ("no"), this process ("directly"), or a guardian ("guarded")."""
+    if acts == "no":
+        return None
+    return GuardedHands(MACHINE) if acts == "guarded" else DirectHands(lambda: elapsed_ns())
 
 
 elapsed_ns: Callable[[], int] = lambda: 0  # noqa: E731 - replaced at each cycle
@@ -231,15 +229,27 @@ def strike(
         time.sleep(0.2)
     os.close(told)
     os.waitpid(controller, 0)
-    return {"last_ns": last_ns, "unsafe": unsafe, "given_back": _given_back(before, look(registers)), "acted": acted}
+    given_back = _given_back(before, look(registers))
+    seen = {"last_ns": last_ns, "unsafe": unsafe, "given_back": given_back, "acted": acted}
+    return seen if given_back and not unsafe else {**seen, "now": look(registers), **_autopsy(before, registers)}
+
+
+def _autopsy(before: list[int], registers: list[tuple[int, int, int]]) -> dict[str, Any]:
+    """What a guardian is doing that has not given back what it should have, and when it does."""
+    began_ns = time.monotonic_ns()
+    processes = []
+    for place in Path("/proc").glob("[0-9]*"):
+        command = (place / "cmdline").read_bytes().replace(b"\0", b" ")
+        if b"guardian.py" in command:
+            status = (place / "status").read_text().split("\n")[2]
+            processes.append(f"{place.name} {status} {(place / 'stack').read_text()}")
+    while not _given_back(before, look(registers)) and time.monotonic_ns() - began_ns < 5_000_000_000:
+        time.sleep(0.001)
+    return {"guardians": processes, "later_ns": time.monotonic_ns() - began_ns}
 
 
 def kill_both(wiring: Wiring, registers: list[tuple[int, int, int]]) -> dict[str, Any]:
     """Controller and guardian are killed at once; then the journal is restored. Says how long that took."""
-    from hardware.restore import restore
-
-    from hardware.linux.sysfs import Root
-
     before = look(registers)
     told, telling = os.pipe()
     controller = os.fork()
@@ -262,14 +272,14 @@ def _control(wiring: Wiring, registers: list[tuple[int, int, int]], telling: int
     """Acts until it is killed; says the guardian's process when its first command is in the registers."""
     try:
         before = look(registers)
-        acts = hands("guarded")
-        machine = LinuxHardware(MACHINE, wiring, time.monotonic_ns, **acts)
+        acts = GuardedHands(MACHINE)
+        machine = LinuxHardware(MACHINE, wiring, time.monotonic_ns, acts)
         for cycle in range(100_000):
             machine.read()
             asked = {name: 60 + (37 * cycle + 50 * place) % 120 for place, name in enumerate(machine.limits)}
             machine.apply(Command({name: value for name, value in asked.items() if name.endswith("_pwm")}))
             if telling and all(now != was for now, was in zip(look(registers), before, strict=True)):
-                os.write(telling, acts["hands"].pid.to_bytes(4, "little"))
+                os.write(telling, (acts.pid or 0).to_bytes(4, "little"))
                 telling = 0
             time.sleep(0.05)
     except BaseException:

@@ -6,14 +6,11 @@ import random
 import signal
 
 import pytest
-from drivers.guest import HAVE_GUARDIAN
 from drivers.machine import Machine
 from drivers.programs import nightly
 from drivers.wired import outputs, scenario
 
 from twin.wiring import wiring
-
-pytestmark = pytest.mark.skipif(not HAVE_GUARDIAN, reason="there is no guardian yet")
 
 WIRING = wiring(scenario().machine)
 REGISTERS = [register for pair in outputs().values() for register in pair]
@@ -32,6 +29,8 @@ def test_a_controller_that_is_struck_leaves_no_fan_behind(
     for turn in range(times):
         acting = turn % 2 == 0 or number == signal.SIGSTOP
         after = chance.random() * (0.3 if acting else 2.0)
+        # amc6821 shows for a second what it last read: see test_drivers.py for what comes of beginning earlier.
+        machine.call("pause", 1.1)
         seen = machine.call("strike", WIRING, REGISTERS, number, after, acting, allowed_ms * 1_000_000)
         assert seen["unsafe"] == 0, (turn, seen)
         assert seen["given_back"], (turn, seen)

@@ -74,7 +74,7 @@ def _status_of(error: Exception) -> int:
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
         "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
-        "RewardError", "CheckpointError", "PlanError", "ExperimentError", "RecordingError",
+        "GuardianError", "RewardError", "CheckpointError", "PlanError", "ExperimentError", "RecordingError",
     }  # fmt: skip
     # A checkpoint that a full disk refuses is no mistake of whoever asked for it.
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
@@ -197,6 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", "what was found on this machine, what is off, and why")
     status.add_argument(
         "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and proc (default: /)"
+    )
+
+    restore = add("restore", "give hardware back from the journal that a guardian left")
+    restore.add_argument(
+        "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and run (default: /)"
     )
 
     check = add("check", "the conformance suite against a backend")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardware.interface import Hardware
 from twin.cli import InputError
@@ -16,6 +18,12 @@ from twin.scenario import Scenario
 from twin.wiring import wiring
 from twin.world.trace import TraceTable
 from twin.world.world import World
+
+if TYPE_CHECKING:
+    from hardware.linux.adapter import LinuxHardware
+    from hardware.linux.guarded import GuardedHands
+
+log = logging.getLogger("twin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,51 @@ def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
     from hardware.linux.adapter import LinuxHardware
 
     env = WallEnvironment()
-    hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, act=act)
+    hands = None
+    if act:
+        from hardware.linux.guarded import GuardedHands
+
+        _below_the_trips(scenario, root)
+        hands = GuardedHands(root, scenario.control.period_ms * 1_000_000)
+    hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, hands)
+    if hands is not None:
+        _acting(hardware, hands)
     return Backend(env, hardware, missing=hardware.missing)
+
+
+def _below_the_trips(scenario: Scenario, root: Path) -> None:
+    """Raises `InputError` for every limit of the scenario at which the kernel would already have acted itself."""
+    from hardware.linux.sysfs import Root
+    from hardware.linux.thermal import trip_points
+
+    trips = trip_points(Root(root))
+    wrong = [
+        f"sensor {sensor.name}: its limit of {sensor.limit_celsius:g} C is not below the kernel's {kind} trip "
+        f"of {zone} at {millicelsius / 1_000:g} C; choose a lower limit_celsius"
+        for sensor in scenario.machine.sensors
+        for zone, points in trips.items()
+        for kind, millicelsius in points
+        if kind in ("critical", "hot")
+        and zone.partition("@")[0] in {name.partition("@")[0] for name in sensor.thermal_zones}
+        and sensor.limit_celsius * 1_000 >= millicelsius > 0
+    ]
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
+    """Say what cannot be acted on, and what came of a journal. Raises `InputError` when there is nothing to act on."""
+    reasons = {name: hardware.refused.get(name) or hardware.missing.get(name) for name in hardware.limits}
+    if all(reasons.values()):
+        hardware.close()
+        raise InputError("--act: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    for name, why in reasons.items():
+        if why:
+            log.warning("%s is not acted on: %s", name, why)
+    if hands.replayed["found"]:
+        log.warning("a journal of an earlier run was there: given back were %s%s",
+                    ", ".join(hands.replayed["restored"]) or "none",
+                    "".join(f"; {name} not: {why}" for name, why in hands.replayed["unrestored"]))  # fmt: skip
 
 
 @contextmanager

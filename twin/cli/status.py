@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.linux.sysfs import Root
 from twin import __version__
 from twin.cli import DONE, output
 
@@ -124,7 +125,6 @@ def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:
     """Open the Linux backend for reading; what it found is then sorted into steps."""
     try:
         from hardware.linux.adapter import LinuxHardware
-        from hardware.linux.sysfs import Root
         from hardware.linux.thermal import trip_points
         from twin.scenario import Machine
         from twin.wiring import wiring
@@ -133,6 +133,7 @@ def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:
         found, missing = dict(hardware.found), dict(hardware.missing)
         hardware.close()
         trips = trip_points(Root(root))
+        left = _journal(Root(root))
     except Exception as error:  # a survey reports whatever is wrong
         words = (f"{type(error).__name__}: {error}",)
         return lambda name, _: Step(name, False, words)
@@ -142,11 +143,28 @@ def _machine(root: Path) -> Callable[[str, Callable[[str], bool]], Step]:
         off = {channel: why for channel, why in missing.items() if belongs(channel)}
         words = [f"{channel} at {place}" for channel, place in there.items()]
         words += [f"{', '.join(channels)} off: {why}" for why, channels in _by_reason(off).items()]
+        if name == "fans" and left:
+            words.append(left)
         if name == "temperatures":
             words += [f"trips of {zone}: {_trip_words(points)}" for zone, points in trips.items() if points]
         return Step(name, bool(there), tuple(words) or ("nothing of the kind in the default machine",))
 
     return step
+
+
+def _journal(root: Root) -> str:
+    """What a journal that lies there means, or nothing."""
+    from hardware.journal import FOLDER, Journal, JournalError
+
+    journal = Journal(root.absolute(FOLDER))
+    try:
+        found = journal.read()
+    except JournalError as error:
+        return str(error)
+    if found is None:
+        return ""
+    names = ", ".join(str(entry.get("name")) for entry in found[0]) or "nothing"
+    return f"a guardian acts, or was killed: its journal has {names}; when none is running, twin restore gives it back"
 
 
 def _trip_words(points: tuple[tuple[str, int], ...]) -> str:

@@ -1,0 +1,428 @@
+"""The guardian: a small process of its own, the only one that writes to the hardware while a controller acts.
+
+It is started by `hardware.linux.guarded` in an isolated Python, with one end of a socket pair. It takes the lease of
+the machine, gives back what an earlier one may have left, proves that every output can be given back, writes the
+journal, and only then carries proposals out. Whatever happens to the controller, or goes wrong in here, the outputs are
+given back at the end. What is decided is decided in `hardware.watch`; here are the files and the process.
+
+Messages are one packet each. To the guardian: `H` (JSON, first), `O` (JSON, an output anew), `P` (a proposal), `B`
+(goodbye). From it: `A` (an answer to one proposal in four), `R` (JSON, when anything has changed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hardware.journal import FOLDER, Journal, JournalError
+from hardware.linux.output import MOST, Output, checked, integer, rebuilt
+from hardware.linux.sysfs import FileCell, Root
+from hardware.restore import RefusedError, give_back, lease, library, refuse_daemons, replay
+from hardware.status import Status
+from hardware.watch import LEASE_NS, Bounds, OutputWatch, Watch
+
+BEAT_NS = 10_000_000
+"""So often messages are taken in and everything is looked after."""
+SUSPEND_NS = 500_000_000
+"""The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
+PROPOSAL = struct.Struct("<cxxxIQ")
+PAIR = struct.Struct("<Iq")
+ANSWER = struct.Struct("<cBxxIQ")
+HELLO_SECONDS = 10.0
+ANSWER_EVERY = 4
+"""One proposal in so many is answered."""
+PACKET_BYTES = 1 << 20
+LATENESS_NS = 100_000
+LATENESS_BUCKETS = 1_000
+"""Lateness is counted in so many buckets of this width."""
+LONGEST_LEASE_NS = 60_000_000_000
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the controller at the other end of the descriptor. Returns the process's exit status."""
+    wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=int(arguments[0])) as channel:
+        return Guardian(channel).serve(wake)
+
+
+def privileged() -> list[str]:
+    """Ask for what keeps this process on time and alive; returns what was had."""
+    # Nothing in here makes cycles, and a collection would come when it is least wanted.
+    gc.freeze()
+    gc.disable()
+    had = []
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
+        had.append("realtime")
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.nice(-10)
+            had.append("nice")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123
+        file.write(b"-900")
+        had.append("oom")
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        # What is asked for later may only be locked where there is no limit that would then be hit.
+        if ctypes.CDLL(None).mlockall(3 if os.geteuid() == 0 else 1) == 0:
+            had.append("memory")
+    return had
+
+
+class Held:
+    """One output in the guardian's hands; without a `watch` it was `refused`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entry: dict[str, Any] = {}
+        """Its record in the journal."""
+        self.output: Output | None = None
+        self.watch: OutputWatch | None = None
+        self.refused = ""
+        self.touched = False
+        self.gone = False
+
+    def admit(self, root: Root, table: dict[str, Any], before: list[int | None] | None) -> None:
+        """Take the output if it is what it is said to be and can be given back; else say in `refused` why not.
+
+        `before` are the originals that are known already. Nothing is written but what is there. What was taken before
+        stays to be given back.
+        """
+        self.refused, self.watch, self.gone = "", None, False
+        try:
+            minimum, maximum, safe = (integer(table, key, -MOST, MOST) for key in ("minimum", "maximum", "safe"))
+            if not minimum <= safe <= maximum:
+                raise ValueError(f"not minimum <= safe <= maximum: {minimum}, {safe}, {maximum}")
+            output = rebuilt(root, table.get("output"), library)
+            for cell in output.cells:
+                if isinstance(cell, FileCell) and root.resolve(cell.path) != cell.path:
+                    raise ValueError(f"{root.where(cell.path)} is not below sys, or leads elsewhere")
+            for lane in output.lanes:
+                if lane.high < minimum or lane.low > maximum:
+                    raise ValueError(f"{lane.value.where} takes {lane.low} to {lane.high}, and asked are "
+                                     f"{minimum} to {maximum}; the machine of the scenario is another one")  # fmt: skip
+            present = output.originals()
+            if isinstance(present, str):
+                raise ValueError(f"it cannot be read, so that it could not be given back: {present}")
+            why = output.rehearse(present)
+            if why:
+                raise ValueError(f"it could not be given back, since what is there cannot be written: {why}; "
+                                 "if it is a matter of permission, run as root")  # fmt: skip
+        except ValueError as error:
+            self.refused = str(error)
+            return
+        known = before is not None and len(before) == len(present)
+        self.entry = {**table, "originals": before if known else list(present)}
+        self.output = output
+        self.watch = OutputWatch(
+            Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns), output.tach is not None
+        )
+
+    def write(self, raw: int) -> str:
+        """Bring `raw` into force; what failed, or nothing."""
+        assert self.output is not None
+        assert self.watch is not None
+        self.touched, self.gone = True, False
+        for cell, value in self.output.plan(raw, entering=self.watch.written is None):
+            outcome = cell.write(value)
+            if outcome.value is None:
+                self.gone = outcome.status is Status.ABSENT
+                return outcome.detail
+        return ""
+
+    def look(self, now_ns: int) -> None:
+        """Read back what is in force, and tell the watch. Of several files the one that cools least counts."""
+        assert self.output is not None
+        assert self.watch is not None
+        written, bounds = self.watch.written, self.watch.bounds
+        values: list[int] = []
+        ours, why = True, ""
+        for lane in self.output.lanes:
+            outcome = lane.value.read()
+            value = outcome.value
+            mode = lane.manual if lane.mode is None else lane.mode.read().value
+            if mode is not None and mode != lane.manual:
+                ours = False
+                if mode == lane.full:
+                    value = bounds.maximum
+                elif value is None and lane.blind:
+                    # Somebody else's mode, which does not say what it does: the worst is assumed.
+                    value = bounds.minimum
+            if value is None or mode is None:
+                why = outcome.detail or f"its mode cannot be read: {lane.value.where}"
+                self.gone = outcome.status is Status.ABSENT
+            elif written is not None and value == lane.inside(written):
+                values.append(written)
+            else:
+                values.append(value)
+        shown = None if why else min(values) if bounds.cooler > 0 else max(values)
+        rpm = None if self.output.tach is None else self.output.tach.read().value
+        self.watch.looked(now_ns, shown, ours, rpm, why)
+
+
+class Guardian:
+    """Serves one controller at the other end of `channel`. The clocks may be others in tests."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        boot_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    ) -> None:
+        channel.setblocking(False)
+        self._channel = channel
+        self._now_ns, self._boot_ns = now_ns, boot_ns
+        self._ahead_ns = boot_ns() - now_ns()
+        self._root = Root("/")
+        self._journal = Journal("")
+        self._left: list[dict[str, Any]] = []
+        self._said: dict[str, Any] = {}
+        self._due_ns = 0
+        self._beats = self._missed = 0
+        self._late = [0] * LATENESS_BUCKETS
+        self.held: list[Held] = []
+        self.watch = Watch()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def serve(self, wake: int) -> int:
+        """From the first message to the end, which `wake` may be. Returns 0 when everything was given back, else 1."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.callback(os.close, self.begin())
+            except Exception as error:  # nothing was changed yet
+                self._send({"ready": False, "why": _words(error)})
+                return 1
+            # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
+            watched = [wake]
+            try:
+                with contextlib.suppress(OSError):
+                    watched.append(_pidfd(self._channel))
+                    stack.callback(os.close, watched[-1])
+                while not self.watch.ended:
+                    wait_ns = max(0, self._due_ns - self._now_ns())
+                    ready, _, _ = select.select(watched, [], [], wait_ns / 1e9)
+                    if ready:
+                        self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
+                    self.step()
+            except BaseException as error:  # whatever it is, outputs do not stay as they are
+                self.watch.end(f"the guardian failed: {_words(error)}")
+                self.end()
+                return 1
+            return self.end()
+
+    def begin(self) -> int:
+        """Everything that comes before the first proposal. Returns the lease; raises what is wrong."""
+        self._channel.settimeout(HELLO_SECONDS)
+        hello = self._channel.recv(PACKET_BYTES)
+        self._channel.setblocking(False)
+        if hello[:1] != b"H":
+            raise RefusedError("nobody said what is to be guarded")
+        table = checked(json.loads(hello[1:]), "hello", dict)
+        root = checked(table.get("root"), "root", str)
+        if not root.startswith("/"):
+            raise ValueError(f"root is {root!r}; an absolute path is needed")
+        self._root = Root(root)
+        sys.path += [checked(path, "libraries", str) for path in checked(table.get("libraries"), "libraries", list)]
+        self.watch = Watch(integer(table, "lease_ns", LEASE_NS, LONGEST_LEASE_NS))
+        outputs = [checked(output, "output", dict) for output in checked(table.get("outputs"), "outputs", list)]
+        folder = self._root.absolute(FOLDER)
+        leased = lease(folder)
+        try:
+            self._journal = Journal(folder)
+            replayed = replay(self._root, self._journal)
+            if outputs:
+                refuse_daemons(self._root)
+            # What could not be given back keeps the originals of before.
+            left = {entry["name"]: entry for entry in (self._journal.read() or ([], ""))[0]}
+            for output in outputs:
+                held = Held(checked(output.get("name"), "name", str))
+                before = left.get(held.name)
+                held.admit(self._root, output, None if before is None else before["originals"])
+                if not held.refused:
+                    left.pop(held.name, None)
+                self.held.append(held)
+                self.watch.outputs.append(held.watch)
+            self._left = list(left.values())
+            self._write_journal()
+            had = privileged()
+        except BaseException:
+            os.close(leased)
+            raise
+        self._due_ns = self._now_ns() + BEAT_NS
+        self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused()})
+        return leased
+
+    def end(self) -> int:
+        """Give everything back that was touched, the last first. Returns 0 when all of it was, else 1."""
+        unrestored: list[tuple[str, str]] = []
+        left: list[dict[str, Any]] = []
+        for held in reversed(self.held):
+            if held.output is not None and held.touched:
+                why, there = give_back(held.output, held.entry)
+                if why:
+                    unrestored.append((held.name, why))
+                    left += [held.entry] if there else []
+        left += reversed(self._left)
+        try:
+            if left:
+                self._journal.write(reversed(left))
+            else:
+                self._journal.remove()
+        except (OSError, JournalError) as error:
+            unrestored.append(("journal", str(error)))
+        self._send({"final": True, "why": self.watch.ended, "unrestored": unrestored, **self.lateness()})
+        return 1 if unrestored else 0
+
+    def _write_journal(self) -> None:
+        entries = [*self._left, *(held.entry for held in self.held if held.entry)]
+        if entries:
+            self._journal.write(entries)
+
+    # --- one turn -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Take in what has come, judge, write and look where that is due, and say what has changed."""
+        self._hear()
+        self._beat()
+        now_ns = self._now_ns()
+        self.watch.judge(now_ns)
+        if self.watch.ended:
+            return
+        for held in self.held:
+            if held.watch is None:
+                continue
+            raw = held.watch.due(now_ns, self.watch.cool)
+            if raw is not None:
+                why = held.write(raw)
+                now_ns = self._now_ns()
+                held.watch.wrote(now_ns, raw, why)
+            if held.watch.look_due(now_ns):
+                held.look(now_ns)
+        self._report()
+
+    def _hear(self) -> None:
+        # A bound, so that outputs have their turn whatever comes.
+        for _message in range(64):
+            try:
+                message = self._channel.recv(PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self.watch.end("the controller has gone")
+                return
+            self._take(message)
+
+    def _take(self, message: bytes) -> None:
+        kind = message[:1]
+        if kind == b"P":
+            tick, wanted = _proposal(message)
+            self.watch.proposal(self._now_ns(), tick, wanted)
+            # A sign of life now and then. One that finds no room is not missed: the next one says the same.
+            if tick % ANSWER_EVERY == 1:
+                with contextlib.suppress(OSError):
+                    self._channel.send(ANSWER.pack(b"A", self.watch.state, self._missed & 0xFFFFFFFF, self.watch.tick))
+        elif kind == b"B":
+            self.watch.end("goodbye")
+        elif kind == b"O":
+            try:
+                self._again(checked(json.loads(message[1:]), "output", dict))
+            except (ValueError, RecursionError) as error:
+                self.watch.distrust(f"an output that cannot be: {error}")
+        else:
+            self.watch.distrust(f"a message of kind {kind!r}")
+
+    def _again(self, table: dict[str, Any]) -> None:
+        """An output is described anew, because its device has come (back)."""
+        place = {held.name: place for place, held in enumerate(self.held)}.get(str(table.get("name")))
+        if place is None:
+            raise ValueError(f"{table.get('name')!r} is no output of this session")
+        held = self.held[place]
+        held.admit(self._root, table, held.entry.get("originals"))
+        self.watch.outputs[place] = held.watch
+        self._said = {}
+        try:
+            self._write_journal()
+        except JournalError as error:
+            held.refused, held.watch, self.watch.outputs[place] = str(error), None, None
+
+    def _beat(self) -> None:
+        """Count how late the beat is, skip those that were missed, and notice when the machine has slept."""
+        now_ns = self._now_ns()
+        late_ns = now_ns - self._due_ns
+        if late_ns < 0:
+            return
+        missed = late_ns // BEAT_NS
+        self._beats += 1
+        self._missed += missed
+        self._due_ns += BEAT_NS * (1 + missed)
+        self._late[min(late_ns // LATENESS_NS, LATENESS_BUCKETS - 1)] += 1
+        # The clocks cannot be read at once; the least of two differences has the least of other things in it.
+        ahead_ns = min(self._boot_ns() - now_ns, self._boot_ns() - self._now_ns())
+        if ahead_ns - self._ahead_ns > SUSPEND_NS:
+            self.watch.suspended()
+            with contextlib.suppress(JournalError):
+                self._write_journal()
+        self._ahead_ns = ahead_ns
+
+    def lateness(self) -> dict[str, Any]:
+        """Beats, those that were missed, and buckets of `LATENESS_NS` with how many were so late."""
+        return {"beats": self._beats, "missed": self._missed,
+                "late": {place: count for place, count in enumerate(self._late) if count}}  # fmt: skip
+
+    # --- what is said -------------------------------------------------------------------------------------------------
+
+    def _refused(self) -> dict[str, str]:
+        return {held.name: held.refused for held in self.held if held.refused}
+
+    def _report(self) -> None:
+        """Say how things stand, when that has changed."""
+        failed = {held.name: held.watch.why for held in self.held if held.watch is not None and held.watch.trouble}
+        report = {"state": self.watch.state.name, "reason": self.watch.reason, "failed": failed,
+                  "refused": self._refused(), "gone": [held.name for held in self.held if held.gone],
+                  "taken": [held.name for held in self.held if held.watch is not None]}  # fmt: skip
+        if report != self._said and self._send(report):
+            self._said = report
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        try:
+            self._channel.send(b"R" + json.dumps(message).encode())
+        except OSError:
+            return False
+        return True
+
+
+def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
+    """The number of a proposal and its pairs, None where it is no proposal."""
+    if len(message) < PROPOSAL.size:
+        return 0, None
+    _kind, count, tick = PROPOSAL.unpack_from(message)
+    if len(message) != PROPOSAL.size + count * PAIR.size:
+        return tick, None
+    return tick, list(PAIR.iter_unpack(message[PROPOSAL.size :]))
+
+
+def _pidfd(channel: socket.socket) -> int:
+    """A descriptor that is ready when the process that made the channel has ended. Raises OSError."""
+    return os.pidfd_open(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,145 @@
+"""Giving back what a journal says, by whoever has the lease of the machine: a guardian when it starts, or by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from hardware.journal import FOLDER, Journal
+from hardware.linux.output import MOST, Output, checked, integer, rebuilt
+from hardware.linux.sysfs import Cell, Root
+
+LEASE = "lease"
+GIVE_BACK_SECONDS = 1.0
+"""So long giving back one output may take, before the next one has its turn."""
+DAEMONS = ("fancontrol", "thermald", "coolercontrold", "fan2go", "thinkfan", "nbfc_service", "afancontrol")
+"""Programs that write to the same outputs, by the names of their processes."""
+
+
+class RefusedError(ValueError):
+    """The guardian cannot or will not act; the message says why and what mends it."""
+
+
+def lease(folder: str) -> int:
+    """The one lease of a machine, as an open descriptor. Raises `RefusedError` when somebody else has it."""
+    path = f"{folder}/{LEASE}"
+    try:
+        os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RefusedError(f"{path}: {error.strerror}; run as root, or make {folder} writable for this user") from error
+    # One that was killed a moment ago is still being taken apart.
+    for _attempt in range(20):
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            return descriptor
+        time.sleep(0.01)
+    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    os.close(descriptor)
+    raise RefusedError(f"{path}: process {holder} acts on this machine already; end it first")
+
+
+def refuse_daemons(root: Root) -> None:
+    """Raises `RefusedError`, with the name, when a program is running that writes to the same outputs."""
+    for process in root.names("proc"):
+        name = root.read_word(root.absolute(f"proc/{process}/comm")) if process.isdigit() else ""
+        if name in DAEMONS:
+            raise RefusedError(f"{name} (process {process}) controls this machine's cooling; stop it first")
+
+
+def library(where: str) -> Cell:
+    """A place that is no file. Raises ValueError when there is none of that name."""
+    from hardware.linux import nvml
+
+    return nvml.place(where)
+
+
+class OverTimeError(Exception):
+    """A file took too long. It is no OSError, so that nobody takes it for the failure of one call and tries again."""
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Whatever the body does raises `OverTimeError` after so long, in the midst of it."""
+
+    def over(_number: int, _frame: FrameType | None) -> None:
+        raise OverTimeError(f"took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def give_back(output: Output, entry: dict[str, Any]) -> tuple[str, bool]:
+    """As `Output.give_back`, in bounded time. Never raises."""
+    try:
+        with bounded(GIVE_BACK_SECONDS):
+            return output.give_back(entry["originals"], entry["safe"])
+    except Exception as error:  # too long, or whatever else: the other outputs have their turn all the same
+        with contextlib.suppress(Exception), bounded(GIVE_BACK_SECONDS):
+            output.cool(entry["safe"])
+        return f"{output.where}: {error}", True
+
+
+def replay(root: Root, journal: Journal) -> dict[str, Any]:
+    """Give back what a journal that lies there says, the last first; nobody else may be acting.
+
+    Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
+    What may still be given back later stays in the journal. Raises `JournalError`.
+    """
+    found = journal.read()
+    entries, cut = found or ([], "")
+    restored: list[str] = []
+    unrestored: list[tuple[str, str]] = []
+    left: list[dict[str, Any]] = []
+    for entry in reversed(entries):
+        try:
+            why, there = give_back(recorded(root, entry), entry)
+        except ValueError as error:
+            why, there = f"the journal's record cannot be used: {error}", False
+        if why:
+            unrestored.append((str(entry.get("name")), why))
+            left += [entry] if there else []
+        else:
+            restored.append(entry["name"])
+    if left:
+        journal.write(reversed(left))
+    elif found is not None:
+        journal.remove()
+    return {"found": found is not None, "restored": restored, "unrestored": unrestored, "cut": cut}
+
+
+def recorded(root: Root, entry: dict[str, Any]) -> Output:
+    """The output of a journal's record. Raises ValueError for one that cannot be used."""
+    output = rebuilt(root, entry.get("output"), library)
+    originals = checked(entry.get("originals"), "originals", list)
+    if len(originals) != len(output.cells) or any(type(value) not in (int, type(None)) for value in originals):
+        raise ValueError(f"originals are {str(originals)[:80]} for {len(output.cells)} files")
+    checked(entry.get("name"), "name", str)
+    integer(entry, "safe", -MOST, MOST)
+    return output
+
+
+def restore(root: Root) -> dict[str, Any]:
+    """`replay` by hand. Raises `RefusedError` while a guardian acts, and `JournalError`."""
+    folder = root.absolute(FOLDER)
+    journal = Journal(folder)
+    if not os.path.lexists(journal.path):
+        return {"found": False, "restored": [], "unrestored": [], "cut": ""}
+    leased = lease(folder)
+    try:
+        return replay(root, journal)
+    finally:
+        os.close(leased)

@@ -1,0 +1,353 @@
+"""What the guardian decides, without a clock, a file or a process: events and times in, what has to be written out.
+
+Times are nanoseconds of any clock that does not run backwards. Values are integers in the files' own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+LEASE_NS = 350_000_000
+"""So long after a proposal the next one has to come (3.5 periods of 100 ms), or the controller counts as hung."""
+GIVE_UP_NS = 30_000_000_000
+"""A controller that is silent for so long does not come back, and the outputs are given back."""
+VALID_TICKS = 10
+"""After silence, nonsense or a suspend so many proposals in a row have to be good before they are carried out again."""
+WRITE_NS = 100_000_000
+"""An output is written at most so often; going to full cooling need not wait."""
+FIGHT_NS = 10_000_000_000
+"""An output that something else has changed is taken back at most so often."""
+CALM_NS = 2_000_000_000
+"""A state is left for a less severe one after its reason has been gone for so long."""
+TACH_NS = 3_000_000_000
+"""So long a fan may take to turn, or to change its speed."""
+KICK_NS = 1_000_000_000
+"""So long a fan that stands is given the speed that starts it."""
+LEARN = 8
+"""How closely, in the fan's own unit, the least speeds are learned."""
+
+
+class State(IntEnum):
+    """How things stand; the most severe wins. From MAXCOOL on nothing is carried out that was proposed."""
+
+    NORMAL = 0
+    DEGRADED = 1
+    MAXCOOL = 2
+    RESTORE = 3
+    ALARM = 4
+
+
+class Trouble(IntEnum):
+    """What is wrong with one output. From LESS on it is an alarm."""
+
+    NONE = 0
+    FAILED = 1
+    YIELDS = 2
+    LESS = 3
+    DEAD = 4
+
+
+class Bounds(NamedTuple):
+    """What may be written to an output, what is safe, which way is cooler (1 up, -1 down), and how late it shows."""
+
+    minimum: int
+    maximum: int
+    safe: int
+    cooler: int
+    settle_ns: int
+
+
+class FanWatch:
+    """Whether a fan turns as it is told, and what was learned of the least speeds at which it starts and turns."""
+
+    def __init__(self, maximum: int) -> None:
+        self.least = 0
+        """At less it was seen to stop."""
+        self.start = maximum
+        """This much started it, or is the most that there is."""
+        self._maximum = maximum
+        self._no_start: int | None = None
+        self._kick: int | None = None
+        self._kick_ns = 0
+        self._since_ns = 0
+        self._moved_ns = 0
+        self._standing = 0
+        self._deaf = 0
+        self._steady: tuple[int, int] | None = None
+        self._wrong = ""
+
+    def goal(self, now_ns: int, asked: int) -> int:
+        """What to write for `asked`: 0 stays 0, the rest is enough for the fan to start and to turn."""
+        if asked == 0:
+            return 0
+        kicking = self._kick is not None and now_ns - self._kick_ns < KICK_NS
+        return max(asked, self.least, (self._kick or 0) if kicking else 0)
+
+    def told(self, now_ns: int, before: int | None, raw: int) -> None:
+        """`raw` was written where `before` was in force, None if that is not known."""
+        self._moved_ns = now_ns
+        if raw > 0 and not before:
+            self._since_ns, self._standing = now_ns, 0
+            if before == 0:
+                self._kick_on(now_ns)
+
+    def _kick_on(self, now_ns: int) -> None:
+        # What starts it lies between what did not and what did; the first time everything is tried at once.
+        low = self._no_start
+        self._kick = self.start if low is None or self.start - low <= LEARN else (self.start + low + 1) // 2
+        self._kick_ns = self._since_ns = now_ns
+
+    def heard(self, now_ns: int, raw: int, rpm: int) -> str:
+        """The fan turns at `rpm` while `raw` is in force: what is wrong with that, or nothing."""
+        if raw <= 0:
+            self._standing, self._steady, self._kick = 0, None, None
+        elif now_ns - self._since_ns < TACH_NS:
+            pass
+        elif rpm > 0:
+            if self._kick is not None:
+                self.start, self._kick, self._no_start = self._kick, None, self._no_start or 0
+            self._standing = 0
+            self._wrong = self._responds(now_ns, raw, rpm)
+        else:
+            self._steady = None
+            self._standing += 1
+            if self._standing >= 2:
+                self._standing = 0
+                self._wrong = self._stands(now_ns, raw)
+        return self._wrong
+
+    def _stands(self, now_ns: int, raw: int) -> str:
+        if raw >= self._maximum or self._kick == self._maximum:
+            self._kick = None
+            return f"the fan stands at {raw}"
+        if self._kick is None:
+            self.least = min(self._maximum, raw + LEARN)
+        else:
+            self._no_start = self._kick
+        self.start = max(self.start, self.least)
+        self._kick_on(now_ns)
+        return ""
+
+    def _responds(self, now_ns: int, raw: int, rpm: int) -> str:
+        """Far more than was asked before, from less than half, has to be heard; twice, because fans take their time."""
+        if now_ns - self._moved_ns < TACH_NS:
+            return self._wrong
+        before = self._steady
+        if (
+            before is None
+            or before[0] * 2 > self._maximum
+            or (raw - before[0]) * 8 < self._maximum * 3
+            or (rpm * 20 > before[1] * 21)
+        ):
+            self._steady, self._deaf = (raw, rpm), 0
+            return ""
+        self._deaf += 1
+        return f"the fan turns at {rpm} rpm at {raw} and at {before[1]} rpm at {before[0]}" if self._deaf > 1 else ""
+
+
+class OutputWatch:
+    """One output: what is wanted of it, what was written, and whether it obeys."""
+
+    def __init__(self, bounds: Bounds, fan: bool = False) -> None:
+        self.bounds = bounds
+        self.fan = FanWatch(bounds.maximum) if fan else None
+        self.asked: int | None = None
+        self.written: int | None = None
+        """What is in force as far as is known; None when nothing of ours is, or nobody knows."""
+        self.taken = False
+        """Whether anything was ever written."""
+        self._wrong: dict[str, tuple[Trouble, str]] = {}
+        self._tried_ns: int | None = None
+        self._cooling = False
+        self._wait_ns: int | None = None
+        self._fought_ns: int | None = None
+        self._recent: list[tuple[int, int]] = []
+        self._look_ns = 0
+        self._strange = 0
+
+    @property
+    def trouble(self) -> Trouble:
+        """The worst that is wrong."""
+        return max((trouble for trouble, _why in self._wrong.values()), default=Trouble.NONE)
+
+    @property
+    def why(self) -> str:
+        """All that is wrong, or nothing."""
+        return "; ".join(why for _trouble, why in self._wrong.values())
+
+    def _note(self, key: str, trouble: Trouble, why: str) -> None:
+        if why:
+            self._wrong[key] = trouble, why
+        else:
+            self._wrong.pop(key, None)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def goal(self, now_ns: int, cool: bool) -> int | None:
+        """What has to be in force now; None while nothing was ever asked."""
+        asked, bounds = self.asked, self.bounds
+        if asked is None:
+            return None
+        if cool:
+            return max(bounds.safe, asked) if bounds.cooler > 0 else min(bounds.safe, asked)
+        return asked if self.fan is None else self.fan.goal(now_ns, asked)
+
+    def due(self, now_ns: int, cool: bool) -> int | None:
+        """What has to be written now, or None."""
+        if self._wait_ns is not None and now_ns >= self._wait_ns:
+            # Whatever has taken the output has had its time.
+            self._wait_ns, self._fought_ns, self.written = None, now_ns, None
+        goal = self.goal(now_ns, cool)
+        urgent, self._cooling = cool and not self._cooling, cool
+        if goal is None or goal == self.written or self._wait_ns is not None:
+            return None
+        if self._tried_ns is not None and now_ns - self._tried_ns < WRITE_NS and not urgent:
+            return None
+        return goal
+
+    def wrote(self, now_ns: int, raw: int, why: str) -> None:
+        """`raw` was written; it failed if `why` is not empty."""
+        self._tried_ns, self.taken = now_ns, True
+        self._note("write", Trouble.FAILED, why)
+        if why:
+            self.written = None
+            return
+        if not self._recent:
+            self._look_ns = now_ns + self.bounds.settle_ns
+        if self.fan is not None:
+            self.fan.told(now_ns, self.written, raw)
+        self.written = raw
+        self._recent.append((now_ns, raw))
+
+    def forget(self) -> None:
+        """Nobody knows what is in force, as after a suspend."""
+        self.written, self._strange = None, 0
+        self._recent.clear()
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def look_due(self, now_ns: int) -> bool:
+        """Whether the output has to be read back now."""
+        return bool(self._recent) and now_ns >= self._look_ns
+
+    def looked(self, now_ns: int, shown: int | None, ours: bool, rpm: int | None, why: str) -> None:
+        """The output was read back: what it shows, whether its mode is ours, and how fast its fan turns.
+
+        A value of None was not shown, because of `why`; a mode that is full speed shows the maximum.
+        """
+        self._look_ns = now_ns + self.bounds.settle_ns
+        # What was in force within the time that it takes to show may be what is shown.
+        old = [
+            number for number, (time_ns, _raw) in enumerate(self._recent) if time_ns <= now_ns - self.bounds.settle_ns
+        ]
+        self._recent = self._recent[old[-1] if old else 0 :]
+        if self._wait_ns is None and self.written is not None:
+            self._compare(now_ns, shown, ours, why)
+            if rpm is not None and self.fan is not None:
+                self._note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
+
+    def _compare(self, now_ns: int, shown: int | None, ours: bool, why: str) -> None:
+        raws = [raw for _time_ns, raw in self._recent]
+        # Devices round to what they can do.
+        play = (self.bounds.maximum - self.bounds.minimum) // 16
+        low, high = min(raws) - play, max(raws) + play
+        if ours and shown is not None and low <= shown <= high:
+            self._strange = 0
+            self._note("shown", Trouble.NONE, "")
+            return
+        self._strange += 1
+        if self._strange < 2:
+            # What is read may be older than the write.
+            return
+        self._strange = 0
+        if shown is None:
+            self._note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
+            return
+        less = shown < low if self.bounds.cooler > 0 else shown > high
+        who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
+        said = f"{who}, which cools less" if less else f"{who}, and is left to it"
+        self._note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
+        again = now_ns if less else now_ns + FIGHT_NS
+        self._wait_ns = again if self._fought_ns is None else max(again, self._fought_ns + FIGHT_NS)
+
+
+class Watch:
+    """All outputs, the controller's lease, and the state that follows."""
+
+    def __init__(self, lease_ns: int = LEASE_NS) -> None:
+        self.outputs: list[OutputWatch | None] = []
+        """None for an output that was refused."""
+        self.state = State.NORMAL
+        self.reason = ""
+        """Why things are cooled fully, while they are."""
+        self.ended = ""
+        """Why it is over, when it is."""
+        self.tick = 0
+        """The number of the last good proposal; 0 before the first one."""
+        self._lease_ns = lease_ns
+        self._heard_ns = 0
+        self._good = VALID_TICKS
+        self._severe_ns = 0
+
+    @property
+    def cool(self) -> bool:
+        """Whether everything has to be cooled fully, whatever is proposed."""
+        return self.state >= State.MAXCOOL
+
+    def proposal(self, now_ns: int, tick: int, wanted: Sequence[tuple[int, int]] | None) -> None:
+        """A proposal came: pairs of an output's place and a value. None for one that could not be read."""
+        if wanted is None or tick <= self.tick:
+            self.distrust(f"proposal {tick} after {self.tick} is " + ("nonsense" if wanted is None else "no progress"))
+            return
+        outputs = []
+        for place, raw in wanted:
+            output = self.outputs[place] if 0 <= place < len(self.outputs) else None
+            if output is None or not output.bounds.minimum <= raw <= output.bounds.maximum:
+                self.distrust(f"proposal {tick} asks {raw} of output {place}")
+                return
+            outputs.append((output, raw))
+        for output, raw in outputs:
+            output.asked = raw
+        self.tick, self._heard_ns = tick, now_ns
+        self._good = min(VALID_TICKS, self._good + 1)
+
+    def distrust(self, why: str) -> None:
+        """From now on everything is cooled fully, until enough good proposals have come."""
+        self.reason, self._good = why, 0
+
+    def suspended(self) -> None:
+        """The machine slept: what was known of the outputs is worth nothing."""
+        self.distrust("the machine was suspended")
+        for output in self.outputs:
+            if output is not None:
+                output.forget()
+
+    def end(self, why: str) -> None:
+        """It is over; the first reason counts."""
+        self.ended = self.ended or why
+
+    def judge(self, now_ns: int) -> State:
+        """The state now."""
+        silent_ns = now_ns - self._heard_ns
+        if self.tick and silent_ns > GIVE_UP_NS:
+            self.end(f"the controller has been silent for {silent_ns // 10**6} ms")
+        elif self.tick and silent_ns > self._lease_ns:
+            self.distrust(f"the controller was silent for more than {self._lease_ns // 10**6} ms")
+        severity = self._severity()
+        if severity >= self.state or now_ns - self._severe_ns >= CALM_NS:
+            self._severe_ns, self.state = now_ns, severity
+        if self.state < State.MAXCOOL:
+            self.reason = ""
+        return self.state
+
+    def _severity(self) -> State:
+        worst = max((output.trouble for output in self.outputs if output is not None), default=Trouble.NONE)
+        if worst >= Trouble.LESS:
+            return State.ALARM
+        if self.ended:
+            return State.RESTORE
+        if self._good < VALID_TICKS:
+            return State.MAXCOOL
+        return State.DEGRADED if worst else State.NORMAL

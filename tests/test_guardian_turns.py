@@ -1,0 +1,826 @@
+"""The guardian in this process, on real files, with clocks that stand until they are moved."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guarding import (
+    CHIP,
+    FILES,
+    MIDDLE,
+    MODE,
+    NAMES,
+    SAFE,
+    Bench,
+    bench,
+    build,
+    given_back_or_cool,
+    hello,
+    proposal,
+    shown,
+)  # fmt: skip
+from hardware_fakes import add_chip, contents, put
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware import guardian as module
+from hardware import restore as restoring
+from hardware.guardian import PAIR, PROPOSAL, Guardian
+from hardware.journal import FOLDER, Journal, JournalError
+from hardware.linux.output import Output
+from hardware.linux.sysfs import Root
+from hardware.restore import DAEMONS, OverTimeError, RefusedError, bounded, lease, replay, restore
+from hardware.watch import GIVE_UP_NS, State
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return build(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own process keeps its priority."""
+    monkeypatch.setattr(module, "privileged", lambda: ["nothing"])
+
+
+class Files:
+    """Fails accesses to files: a name to an errno; and notes what was written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads: dict[str, int] = {}
+        self.writes: dict[str, int] = {}
+        self.log: list[tuple[str, int]] = []
+        real_read, real_write = Root.raw_read, Root.raw_write
+
+        def raw_read(root: Root, path: str, limit: int) -> bytes:
+            number = self.reads.get(path.rpartition("/")[2])
+            if number is not None:
+                raise OSError(number, os.strerror(number))
+            return real_read(root, path, limit)
+
+        def raw_write(root: Root, path: str, data: bytes) -> int:
+            name = path.rpartition("/")[2]
+            if name in self.writes:
+                raise OSError(self.writes[name], os.strerror(self.writes[name]))
+            self.log.append((name, int(data)))
+            return real_write(root, path, data)
+
+        monkeypatch.setattr(Root, "raw_read", raw_read)
+        monkeypatch.setattr(Root, "raw_write", raw_write)
+
+    def take(self) -> list[tuple[str, int]]:
+        log, self.log = self.log, []
+        return log
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> Files:
+    return Files(monkeypatch)
+
+
+def journal(root: Path) -> list[dict[str, Any]] | None:
+    found = Journal(str(root / FOLDER)).read()
+    return None if found is None else found[0]
+
+
+def complaints(guarded: Bench, name: str) -> list[str]:
+    """All that was ever said against an output."""
+    return [why for said in guarded.said if (why := said.get("failed", {}).get(name))]
+
+
+# --- the beginning ----------------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_proposal_only_what_is_there_is_written(root: Path, files: Files) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        assert guarded.said == [
+            {
+                "ready": True, "had": ["nothing"], "refused": {},
+                "replayed": {"found": False, "restored": [], "unrestored": [], "cut": ""},
+            }
+        ]  # fmt: skip
+        # The fan is in a mode of its own: its value is not touched, its mode is.
+        assert files.take() == [
+            ("pwm1_enable", 5), ("pwm2", 60), ("scaling_max_freq", 4_000), ("scaling_min_freq", 2_500),
+            ("constraint_0_power_limit_uw", 65), ("cur_state", 0),
+        ]  # fmt: skip
+        entries = journal(root)
+        assert entries is not None
+        assert [(entry["name"], entry["originals"]) for entry in entries] == [
+            ("fan_pwm", [120, 5]), ("plain_pwm", [60]), ("clock", [4_000, 2_500]), ("watts", [65]), ("state", [0]),
+        ]  # fmt: skip
+        guarded.run(60_000, values=None)
+        assert shown(root) == before
+        guarded.guardian.watch.end("enough")
+        assert guarded.guardian.end() == 0
+        assert files.take() == []
+    assert journal(root) is None
+
+
+def test_proposals_are_carried_out_and_given_back(root: Path, files: Files) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        files.take()
+        guarded.run(100)
+        assert files.take() == [
+            ("pwm1_enable", 1), ("pwm1", 90), ("pwm2", 60), ("scaling_max_freq", 3_000),
+            ("constraint_0_power_limit_uw", 40), ("cur_state", 3),
+        ]  # fmt: skip
+        guarded.run(2_000, {**MIDDLE, "clock": 1_000})
+        # Only what changes; the floor first; and it is read back without a complaint.
+        assert files.take() == [("scaling_min_freq", 1_000), ("scaling_max_freq", 1_000)]
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert guarded.answers == 6
+        guarded.mine.send(b"B")
+        guarded.guardian.step()
+        assert guarded.guardian.end() == 0
+        assert files.take() == [
+            ("cur_state", 0), ("constraint_0_power_limit_uw", 65), ("scaling_max_freq", 4_000),
+            ("scaling_min_freq", 2_500), ("pwm2", 60), ("pwm1", 120), ("pwm1_enable", 5),
+        ]  # fmt: skip
+        final = guarded.hear()
+        assert (final["why"], final["unrestored"], final["beats"], final["missed"]) == ("goodbye", [], 105, 105)
+        # Each step of the test is two beats long.
+        assert final["late"] == {"100": 105}
+    assert shown(root) == before
+    assert journal(root) is None
+
+
+@pytest.mark.parametrize(
+    ("break_it", "name", "why"),
+    [
+        (lambda root, files, outputs: outputs[0].update(output=None), "fan_pwm", "output is 'None'; a dict is needed"),
+        (lambda root, files, outputs: outputs[0].update(safe=256), "fan_pwm", "not minimum <= safe <= maximum: 0, 256"),
+        (lambda root, files, outputs: outputs[0].update(minimum="0"), "fan_pwm", "minimum is 0; allowed is an int"),
+        (lambda root, files, outputs: put(root / CHIP, {"pwm1_enable": "?"}), "fan_pwm",
+         "it cannot be read, so that it could not be given back: not an integer"),
+        (lambda root, files, outputs: files.reads.update(cur_state=errno.EIO), "state", "could not be given back: EIO"),
+        (lambda root, files, outputs: files.writes.update(pwm1_enable=errno.EINVAL), "fan_pwm",
+         "it could not be given back, since what is there cannot be written: EINVAL"),
+        (lambda root, files, outputs: files.writes.update(scaling_max_freq=errno.EACCES), "clock",
+         "EACCES: /sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq; if it is a matter of permission, run as"),
+        (lambda root, files, outputs: outputs[3]["output"]["lanes"][0].update(high=0), "watts",
+         "takes 0 to 0, and asked are 1 to 90"),
+        (lambda root, files, outputs: outputs[4]["output"]["lanes"][0].update(low=11, high=12), "state",
+         "takes 11 to 12, and asked are 0 to 10"),
+        (lambda root, files, outputs: outputs[1]["output"]["lanes"][0]["value"].update(path=f"{root}/{FOLDER}/lease"),
+         "plain_pwm", "/run/pulsetwin/lease is not below sys, or leads elsewhere"),
+        (lambda root, files, outputs: outputs[1]["output"]["lanes"][0]["value"].update(
+            path=f"{root}/sys/class/hwmon/hwmon2/pwm2"), "plain_pwm", "is not below sys, or leads elsewhere"),
+        (lambda root, files, outputs: outputs[1]["output"].update(lanes=[]), "plain_pwm", "0 lanes"),
+        (lambda root, files, outputs: outputs[1]["output"].update(cooler=0), "plain_pwm", "allowed are -1 and 1"),
+        (lambda root, files, outputs: outputs[1]["output"]["lanes"][0].update(value=None), "plain_pwm", "is none"),
+        (lambda root, files, outputs: outputs[1]["output"]["lanes"][0]["value"].update(path="\0"), "plain_pwm",
+         "a path and two numbers are needed"),
+        (lambda root, files, outputs: outputs[1]["output"]["lanes"][0].update(value={"library": "what"}), "plain_pwm",
+         "'what' is no place of NVML GPU 0"),
+    ],
+)  # fmt: skip
+def test_an_output_that_is_not_what_it_seems_is_refused_and_nothing_is_written(
+    root: Path, files: Files, monkeypatch: pytest.MonkeyPatch, break_it: Any, name: str, why: str
+) -> None:
+    from hardware.linux import nvml
+
+    class Nvml:
+        def nvmlInit(self) -> None:
+            raise RuntimeError("none")
+
+    monkeypatch.setattr(nvml, "load", lambda: Nvml())
+    outputs = hello(root)["outputs"]
+    break_it(root, files, outputs)
+    before = contents(root / "sys")
+    with bench(root, outputs=outputs) as guarded:
+        refused = guarded.said[0]["refused"]
+        assert list(refused) == [name]
+        assert why in refused[name]
+        assert contents(root / "sys") == before
+        assert [entry["name"] for entry in journal(root) or ()] == [each for each in NAMES if each != name]
+        others = {each: raw for each, raw in MIDDLE.items() if each != name}
+        guarded.run(1_000, others)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert guarded.said[-1]["taken"] == list(others)
+        # Whoever asks for it all the same is not to be trusted.
+        guarded.run(200)
+        assert guarded.said[-1]["state"] == "MAXCOOL"
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_program_that_controls_the_same_is_named(root: Path, daemon: str) -> None:
+    put(root, {"proc/17/comm": "bash", "proc/self/comm": daemon})
+    with bench(root):
+        pass
+    put(root, {"proc/4711/comm": daemon})
+    before = shown(root)
+    said = rf"^{daemon} \(process 4711\) controls this machine's cooling; stop it"
+    with pytest.raises(RefusedError, match=said), bench(root):
+        pass
+    assert shown(root) == before
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(b"H" + json.dumps(hello(root, outputs=[])).encode())
+        os.close(guarded.guardian.begin())
+
+
+def test_a_machine_has_one_lease(root: Path) -> None:
+    with bench(root):
+        with pytest.raises(RefusedError, match=rf"lease: process {os.getpid()} acts on this machine already"):
+            lease(str(root / FOLDER))
+        put(root, {f"{FOLDER}/journal": "x"})
+        with pytest.raises(RefusedError, match="acts on this machine already"):
+            restore(Root(root))
+    os.close(lease(str(root / FOLDER)))
+    (root / FOLDER / "lease").unlink()
+    (root / FOLDER / "lease").symlink_to("/dev/null")
+    with pytest.raises(RefusedError, match="run as root, or make"):
+        lease(str(root / FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (b"", "nobody said what is to be guarded"),
+        (b"P", "nobody said what is to be guarded"),
+        (b"H{", "Expecting property name"),
+        (b"H[]", "hello is '[]'; a dict is needed"),
+        (b'H{"root": 3}', "root is '3'; a str is needed"),
+        (b'H{"root": "tree"}', "root is 'tree'; an absolute path is needed"),
+        (b'H{"root": "/", "libraries": [3]}', "libraries is '3'; a str is needed"),
+        (b'H{"root": "/", "libraries": [], "lease_ns": 5}', "lease_ns is 5; allowed is an int from 350000000"),
+        (b'H{"root": "/", "libraries": [], "lease_ns": 400000000, "outputs": [3]}', "output is '3'; a dict is needed"),
+        (b"H" + b"[" * 50_000, "RecursionError"),
+    ],
+)
+def test_a_beginning_that_cannot_be_is_refused_with_one_message(root: Path, message: bytes, why: str) -> None:
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(message) if message else guarded.mine.shutdown(1)
+        assert guarded.guardian.serve(os.pipe()[0]) == 1
+        (said,) = [said for said in [guarded.hear()] if said]
+        assert said["ready"] is False
+        assert why in said["why"]
+    assert not (root / FOLDER).exists()
+
+
+def test_a_controller_that_says_nothing_is_not_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELLO_SECONDS", 0.05)
+    with bench(root, begin=False) as guarded:
+        assert guarded.guardian.serve(os.pipe()[0]) == 1
+        assert "timed out" in guarded.hear()["why"]
+
+
+def test_a_journal_that_cannot_be_written_is_no_beginning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_journal: Journal, _records: object) -> None:
+        raise JournalError("full")
+
+    monkeypatch.setattr(Journal, "write", full)
+    before = shown(root)
+    with pytest.raises(JournalError, match="full"), bench(root):
+        pass
+    assert shown(root) == before
+    os.close(lease(str(root / FOLDER)))
+
+
+# --- the course -------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_controller_is_cooled_for_and_then_given_back(root: Path) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        guarded.run(440, values=None)
+        now = shown(root)
+        assert {name: now[path] for name, path in FILES.items()} == SAFE
+        assert (guarded.said[-1]["state"], guarded.said[-1]["reason"]) == (
+            "MAXCOOL", "the controller was silent for more than 350 ms",
+        )  # fmt: skip
+        guarded.run(3_500)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert shown(root)[FILES["fan_pwm"]] == 90
+        guarded.run(GIVE_UP_NS // 10**6 + 100, values=None)
+        assert "silent for 30" in guarded.guardian.watch.ended
+        guarded.guardian.end()
+    assert shown(root) == before
+
+
+def test_what_is_no_proposal_is_not_believed(root: Path) -> None:
+    for message in (
+        b"P", PROPOSAL.pack(b"P", 2, 99), proposal(99) + b"x", proposal(5), b"?", b"", b"O{", b"O[]", b'O{"name": "x"}',
+        PROPOSAL.pack(b"P", 1, 99) + PAIR.pack(0, 1 << 40), b"O" + b"[" * 50_000,
+    ):  # fmt: skip
+        shutil.rmtree(root / FOLDER, ignore_errors=True)
+        with bench(root) as guarded:
+            guarded.run(1_000)
+            if message:
+                guarded.mine.send(message)
+                guarded.guardian.step()
+                assert guarded.guardian.watch.state is State.MAXCOOL, message
+                assert shown(root)[FILES["fan_pwm"]] == 255
+            guarded.guardian.end()
+
+
+def test_the_controller_goes_in_the_middle(root: Path) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(200)
+        guarded.mine.close()
+        guarded.guardian.step()
+        assert guarded.guardian.watch.ended
+        assert guarded.guardian.end() == 0
+    assert shown(root) == before
+    with bench(root) as guarded:
+        guarded.run(200)
+        guarded.theirs.close()
+        guarded.guardian.step()
+        assert guarded.guardian.watch.ended == "the controller has gone"
+        assert guarded.guardian.end() == 0
+    assert shown(root) == before
+
+
+def test_a_suspend_is_noticed_and_everything_written_again(root: Path, files: Files) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        put(root / CHIP, {"pwm1_enable": 2})
+        (root / FOLDER / "journal").unlink()
+        files.take()
+        guarded.asleep_ns += 600_000_000
+        guarded.run(20, values=None)
+        assert files.take()[:2] == [("pwm1_enable", 1), ("pwm1", 255)]
+        assert journal(root) is not None
+        guarded.run(60)
+        assert guarded.said[-1]["reason"] == "the machine was suspended"
+        guarded.run(4_000)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        guarded.asleep_ns += 400_000_000
+        guarded.run(100)
+        assert guarded.said[-1]["state"] == "NORMAL"
+
+
+def test_beats_that_were_missed_are_counted_and_not_made_up_for(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(200)
+        guarded.now_ns += 10 * 20_000_000
+        guarded.propose()
+        guarded.guardian.step()
+        told = guarded.guardian.lateness()
+        assert (told["beats"], told["missed"]) == (11, 29)
+        guarded.guardian.step()
+        assert guarded.guardian.lateness() == told
+        assert guarded.guardian.watch.state is State.NORMAL
+        guarded.now_ns += 10**12
+        guarded.guardian.step()
+        assert guarded.guardian.lateness()["late"][999] == 2
+
+
+def test_less_cooling_by_others_is_an_alarm_for_all_and_taken_back(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(3_000)
+        put(root / CHIP, {"pwm1": 20})
+        guarded.run(1_200)
+        assert guarded.said[-1]["state"] == "ALARM"
+        assert any("20 where it was 90, which cools less" in why for why in complaints(guarded, "fan_pwm"))
+        assert shown(root)[FILES["watts"]] == 5
+        assert shown(root)[FILES["fan_pwm"]] == 255
+        guarded.run(4_000)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert shown(root)[FILES["fan_pwm"]] == 90
+
+
+@pytest.mark.parametrize(
+    ("theirs", "state"),
+    [({"pwm1_enable": 0}, "DEGRADED"), ({"pwm1_enable": 2, "pwm1": 200}, "DEGRADED"), ({"pwm1": 160}, "DEGRADED"),
+     ({"pwm1_enable": 2, "pwm1": 30}, "ALARM"), ({"pwm1_enable": "?"}, "DEGRADED"), ({"pwm1": "?"}, "DEGRADED")],
+    ids=str,
+)  # fmt: skip
+def test_more_cooling_by_others_is_left_to_them_for_ten_seconds(root: Path, theirs: dict[str, Any], state: str) -> None:
+    with bench(root) as guarded:
+        guarded.run(3_000)
+        put(root / CHIP, theirs)
+        guarded.run(1_500)
+        assert guarded.said[-1]["state"] == state
+        assert complaints(guarded, "fan_pwm")
+        if state == "DEGRADED" and "?" not in theirs.values():
+            guarded.run(8_000)
+            assert {key: int((root / CHIP / key).read_text()) for key in theirs} == theirs
+            guarded.run(5_000)
+            assert shown(root)[MODE] == 1
+            assert shown(root)[FILES["fan_pwm"]] == 90
+            assert guarded.said[-1]["state"] == "NORMAL"
+
+
+def test_a_fan_that_stands_is_kicked_and_then_an_alarm(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(3_000)
+        put(root / CHIP, {"fan1_input": 0})
+        seen: list[int] = []
+        guarded.run(12_000, before=lambda: seen.append(shown(root)[FILES["fan_pwm"]]))
+        assert 255 in seen
+        assert guarded.said[-1]["state"] == "ALARM"
+        assert "the fan stands" in guarded.said[-1]["failed"]["fan_pwm"]
+        assert shown(root)[FILES["state"]] == 10
+        put(root / CHIP, {"fan1_input": 2_000})
+        guarded.run(6_000)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert shown(root)[FILES["fan_pwm"]] >= 98
+
+
+def test_a_driver_that_hides_its_value_in_its_own_mode(root: Path, files: Files) -> None:
+    chip = root / CHIP
+    outputs = hello(root)["outputs"]
+    outputs[0]["output"]["lanes"][0]["blind"] = True
+    files.reads["pwm1"] = errno.EOPNOTSUPP
+    with bench(root, outputs=outputs) as guarded:
+        assert guarded.said[0]["refused"] == {}
+        assert (journal(root) or [{}])[0]["originals"] == [None, 5]
+        files.reads.clear()
+        guarded.run(3_000)
+        # The firmware takes it back, and nobody can say how fast it turns.
+        put(chip, {"pwm1_enable": 5})
+        files.reads["pwm1"] = errno.EOPNOTSUPP
+        guarded.run(1_200)
+        assert guarded.said[-1]["state"] == "ALARM"
+        files.take()
+        guarded.guardian.end()
+        assert ("pwm1_enable", 5) in files.take()
+    assert shown(root)[MODE] == 5
+
+
+def test_writes_that_fail_are_said_and_tried_again(root: Path, files: Files) -> None:
+    with bench(root) as guarded:
+        files.writes["pwm2"] = errno.EIO
+        guarded.run(1_000, {**MIDDLE, "plain_pwm": 33})
+        assert guarded.said[-1]["failed"] == {"plain_pwm": f"EIO: /{CHIP}/pwm2"}
+        assert guarded.said[-1]["state"] == "DEGRADED"
+        assert guarded.said[-1]["gone"] == []
+        files.writes.clear()
+        guarded.run(3_000, {**MIDDLE, "plain_pwm": 33})
+        assert (guarded.said[-1]["failed"], guarded.said[-1]["state"]) == ({}, "NORMAL")
+        assert shown(root)[FILES["plain_pwm"]] == 33
+
+
+def test_a_device_that_goes_and_comes_back_elsewhere_is_described_anew(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        gone = (root / CHIP).rename(root / "gone")
+        (root / "sys/class/hwmon/hwmon2").unlink()
+        guarded.run(3_000, {**MIDDLE, "fan_pwm": 91})
+        assert guarded.said[-1]["gone"] == ["fan_pwm", "plain_pwm"]
+        assert guarded.said[-1]["failed"]["fan_pwm"].startswith("the device is gone")
+        shutil.rmtree(root / "sys/devices/platform")
+        back = add_chip(root, 7, "platform/chip.1", "chip", {"pwm1": 1, "pwm1_enable": 2, "pwm2": 2})
+        assert gone.is_dir()
+        for output in hello(root)["outputs"][:2]:
+            guarded.mine.send(b"O" + json.dumps(output).encode())
+        guarded.run(5_000)
+        assert guarded.said[-1]["state"] == "NORMAL"
+        assert int((back / "pwm1").read_text()) == 90
+        guarded.mine.send(b"O" + json.dumps({**output, "safe": -1}).encode())
+        guarded.run(20, values=None)
+        assert "not minimum" in guarded.said[-1]["refused"]["plain_pwm"]
+        guarded.guardian.end()
+        # What was there first is what comes back.
+        assert [(back / name).read_text() for name in ("pwm1", "pwm1_enable", "pwm2")] == ["120\n", "5\n", "60\n"]
+    assert journal(root) is None
+
+
+def test_without_a_journal_for_it_no_output_is_taken_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bench(root) as guarded:
+        guarded.run(200)
+
+        def full(_journal: Journal, _records: object) -> None:
+            raise JournalError("full")
+
+        monkeypatch.setattr(Journal, "write", full)
+        guarded.asleep_ns += 10**9
+        guarded.run(20)
+        guarded.mine.send(b"O" + json.dumps(hello(root)["outputs"][0]).encode())
+        guarded.run(20, values=None)
+        assert guarded.said[-1]["refused"] == {"fan_pwm": "full"}
+
+
+def test_answers_that_find_no_room_stop_nothing(root: Path) -> None:
+    with bench(root) as guarded:
+        for _turn in range(400):
+            guarded.propose()
+            guarded.now_ns += 20_000_000
+            guarded.guardian.step()
+        assert guarded.guardian.watch.tick == 400
+        put(root / CHIP, {"pwm1": "?"})
+        for _turn in range(100):
+            guarded.now_ns += 20_000_000
+            guarded.propose()
+            guarded.guardian.step()
+        # Reports neither; they are said as soon as there is room.
+        guarded.hear()
+        guarded.guardian.step()
+        assert "fan_pwm" in guarded.hear()["failed"]
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_given_back_is_cooled_told_and_kept(root: Path, files: Files) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        files.writes.update({"pwm1_enable": errno.EINVAL, "cur_state": errno.ENODEV})
+        files.take()
+        guarded.guardian.watch.end("enough")
+        assert guarded.guardian.end() == 1
+        final = guarded.hear()
+        assert [name for name, _why in final["unrestored"]] == ["state", "fan_pwm"]
+        assert files.take()[-2:] == [("pwm1", 120), ("pwm1", 255)]
+    # The state's device is gone for good; the fan may still be given back, by the next guardian or by hand.
+    assert [entry["name"] for entry in journal(root) or ()] == ["fan_pwm"]
+    with bench(root) as guarded:
+        assert guarded.said[0]["replayed"]["unrestored"][0][0] == "fan_pwm"
+        assert "fan_pwm" in guarded.said[0]["refused"]
+        assert next(entry["name"] for entry in journal(root) or ()) == "fan_pwm"
+        guarded.guardian.end()
+    assert [entry["originals"] for entry in journal(root) or ()] == [[120, 5]]
+    files.writes.clear()
+    assert restore(Root(root)) == {"found": True, "restored": ["fan_pwm"], "unrestored": [], "cut": ""}
+    assert shown(root)[MODE] == 5
+    assert restore(Root(root)) == {"found": False, "restored": [], "unrestored": [], "cut": ""}
+
+
+def test_one_output_that_raises_does_not_hold_up_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shown(root)
+    real = Output.give_back
+
+    def raises(output: Output, originals: Any, safe: int) -> tuple[str, bool]:
+        if output.where.endswith("cur_state"):
+            raise RuntimeError("what nobody expected")
+        return real(output, originals, safe)
+
+    monkeypatch.setattr(Output, "give_back", raises)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        assert guarded.guardian.end() == 1
+        ((name, why),) = guarded.hear()["unrestored"]
+        assert (name, "what nobody expected" in why) == ("state", True)
+    assert shown(root) == {**before, FILES["state"]: SAFE["state"]}
+
+
+def test_full_speed_by_mode_is_the_last_resort(root: Path, files: Files) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        files.writes["pwm1"] = errno.EIO
+        guarded.guardian.end()
+        assert files.take()[-1] == ("pwm1_enable", 0)
+
+
+def test_a_journal_of_one_that_was_killed_is_restored_first_and_its_originals_kept(root: Path) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        assert shown(root) != before
+    with bench(root) as guarded:
+        assert set(guarded.said[0]["replayed"]["restored"]) == set(NAMES)
+        assert shown(root) == before
+        guarded.run(500)
+        guarded.guardian.end()
+    assert shown(root) == before
+
+
+def test_the_disk_fails_at_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bench(root) as guarded:
+        guarded.run(200)
+
+        def broken(_journal: Journal) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(Journal, "remove", broken)
+        assert guarded.guardian.end() == 1
+        assert guarded.hear()["unrestored"][0][0] == "journal"
+
+
+def test_records_that_cannot_be_used_are_said_and_not_kept(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    good = journal(root)
+    assert good is not None
+    bad: list[dict[str, Any]] = [
+        {}, {**good[0], "originals": [1]}, {**good[0], "originals": ["1", 2]}, {**good[0], "name": 3},
+        {**good[0], "safe": None}, {**good[0], "output": {**good[0]["output"], "lanes": [3]}},
+        {**good[0], "output": {**good[0]["output"], "lanes": [{**good[0]["output"]["lanes"][0], "manual": 256}]}},
+    ]  # fmt: skip
+    made = Journal(str(root / FOLDER))
+    made.write([*bad, *good])
+    with Path(made.path).open("ab") as file:
+        file.write(b"torn")
+    done = replay(Root(root), made)
+    assert done["restored"] == [entry["name"] for entry in reversed(good)]
+    assert len(done["unrestored"]) == len(bad)
+    assert all("record cannot be used" in why for _name, why in done["unrestored"])
+    assert "torn" in done["cut"]
+    assert made.read() is None
+
+
+def test_one_output_that_takes_for_ever_does_not_hold_up_the_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "GIVE_BACK_SECONDS", 0.05)
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        real = Root.raw_write
+
+        def stuck(root: Root, path: str, data: bytes) -> int:
+            if path.endswith("pwm2"):
+                signal.pause()
+            return real(root, path, data)
+
+        monkeypatch.setattr(Root, "raw_write", stuck)
+        assert guarded.guardian.end() == 1
+        monkeypatch.undo()
+        ((name, why),) = guarded.hear()["unrestored"]
+        assert name == "plain_pwm"
+        assert why == f"/{CHIP}/pwm2: took longer than 0.05 s"
+    assert {path: value for path, value in shown(root).items() if path != FILES["plain_pwm"]} == {
+        path: value for path, value in before.items() if path != FILES["plain_pwm"]
+    }
+    with pytest.raises(OverTimeError), bounded(0.01):
+        signal.pause()
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_whatever_goes_wrong_inside_outputs_are_given_back(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    before = shown(root)
+    turns = iter(range(3))
+    real = Guardian.step
+
+    def step(self: Guardian) -> None:
+        if next(turns) == 2:
+            raise error
+        self._due_ns = 0
+        real(self)
+
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        guarded.mine.send(proposal(1))
+        monkeypatch.setattr(Guardian, "step", step)
+        assert guarded.guardian.serve(os.pipe()[0]) == 1
+        assert type(error).__name__ in guarded.hear()["why"]
+        assert guarded.answers == 1
+    assert shown(root) == before
+
+
+def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shown(root)
+    with bench(root, begin=False) as guarded:
+        read, write = os.pipe()
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        guarded.mine.send(proposal(1))
+        os.write(write, b"\x0f")
+        assert guarded.guardian.serve(read) == 0
+        assert guarded.hear()["why"] == "the guardian was told to end"
+    with bench(root, begin=False) as guarded:
+        # Without process descriptors the connection is what is left to watch.
+        def none(_channel: object) -> int:
+            raise OSError(errno.ENOSYS, "none")
+
+        monkeypatch.setattr(module, "_pidfd", none)
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        guarded.mine.send(proposal(1))
+        guarded.mine.send(b"B")
+        assert guarded.guardian.serve(os.pipe()[0]) == 0
+    with bench(root, begin=False) as guarded:
+        ended = os.pidfd_open(child) if (child := os.fork()) else os._exit(0)
+        monkeypatch.setattr(module, "_pidfd", lambda _channel: ended)
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        assert guarded.guardian.serve(os.pipe()[0]) == 0
+        assert guarded.hear()["why"] == "the controller ended"
+        os.waitpid(child, 0)
+    assert shown(root) == before
+
+
+def test_the_process_ends_when_it_is_told_by_a_signal(root: Path) -> None:
+    before = shown(root)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        for tick in range(1, 101):
+            guarded.mine.send(proposal(tick))
+        real, beats = Guardian.step, iter(range(9))
+
+        def step(self: Guardian) -> None:
+            real(self)
+            if next(beats) == 2:
+                assert shown(root)[FILES["fan_pwm"]] == 90
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        try:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(Guardian, "step", step)
+                assert module.main([str(os.dup(guarded.theirs.fileno()))]) == 0
+        finally:
+            os.close(signal.set_wakeup_fd(-1))
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        assert guarded.hear()["why"] == "the guardian was told to end"
+        assert guarded.answers == 25
+    assert shown(root) == before
+
+
+@given(st.binary(max_size=80))
+def test_any_message_is_a_proposal_or_is_not(message: bytes) -> None:
+    tick, wanted = module._proposal(message)
+    if wanted is not None:
+        assert PROPOSAL.pack(message[:1], len(wanted), tick)[:1] + message[1:] == message
+        assert b"".join(PAIR.pack(*pair) for pair in wanted) == message[PROPOSAL.size :]
+    else:
+        assert len(message) < PROPOSAL.size or (
+            len(message) != PROPOSAL.size + PAIR.size * struct.unpack_from("<I", message, 4)[0]
+        )
+
+
+def test_every_access_may_fail_once_and_nothing_stays_unsafe(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read and write of a session fails in turn, with each class of error; at the end all is back, or cooled."""
+    originals = shown(root)
+    pristine = {path: (root / path).read_bytes() for path in originals}
+    real = {"raw_read": Root.raw_read, "raw_write": Root.raw_write}
+    count = failing = number = 0
+
+    def access(name: str) -> Any:
+        def method(root: Root, *arguments: object) -> object:
+            nonlocal count
+            count += 1
+            if count == failing:
+                raise OSError(number, os.strerror(number))
+            return real[name](root, *arguments)  # type: ignore[arg-type]
+
+        return method
+
+    for name in real:
+        monkeypatch.setattr(Root, name, access(name))
+    table = hello(root)
+
+    def session() -> None:
+        nonlocal count
+        count = 0
+        with bench(root, outputs=table["outputs"]) as guarded:
+            taken = [held.name for held in guarded.guardian.held if not held.refused]
+            for turn in range(8):
+                guarded.now_ns += 100_000_000
+                guarded.propose({name: MIDDLE[name] + turn % 2 for name in taken})
+                guarded.guardian.step()
+            guarded.guardian.watch.end("enough")
+            guarded.guardian.end()
+
+    session()
+    total = count
+    assert total > 60
+    for failing in range(1, total + 1):
+        number = (errno.EIO, errno.EACCES, errno.ENODEV, errno.EINTR, errno.ENOSPC, errno.EINVAL)[failing % 6]
+        session()
+        assert given_back_or_cool(root, originals), failing
+        for path, data in pristine.items():
+            (root / path).write_bytes(data)
+        shutil.rmtree(root / FOLDER)
+
+
+def test_what_keeps_it_on_time_is_asked_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(gc, "freeze", int)
+    monkeypatch.setattr(gc, "disable", int)
+
+    def denied(*_arguments: object, **_named: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    asked: list[object] = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(os, "nice", denied)
+    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    import ctypes
+
+    class Library:
+        def __init__(self, _name: object) -> None:
+            pass
+
+        def mlockall(self, flags: int) -> int:
+            asked.append(flags)
+            return 0 if flags == 1 else -1
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    assert module.privileged() == ["realtime", "memory"]
+    assert asked[1] == 1
+    monkeypatch.setattr(os, "sched_setscheduler", denied)
+    monkeypatch.setattr(os, "nice", asked.append)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO())
+    assert module.privileged() == ["nice", "oom"]
+    monkeypatch.setattr(os, "nice", denied)
+    monkeypatch.setattr("builtins.open", denied)
+    assert module.privileged() == []
