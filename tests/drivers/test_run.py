@@ -33,6 +33,7 @@ class Unplugging(WiredHardware):
     calm = 0
     unplugged_at = 0.0
     cooled_at = 0.0
+    cycles = 0
 
     def read(self) -> Readings:
         if self.calm == self.CALM and not self.unplugged_at:
@@ -45,8 +46,10 @@ class Unplugging(WiredHardware):
         duties = self._machine.call("look", self._registers)[::2]
         if not self.unplugged_at:
             self.calm = self.calm + 1 if max(duties) < 200 else 0
-        elif not self.cooled_at and min(duties) == 255:
-            self.cooled_at = time.monotonic()
+        elif not self.cooled_at:
+            self.cycles += 1
+            if min(duties) == 255:
+                self.cooled_at = time.monotonic()
         return applied
 
 
@@ -116,7 +119,9 @@ def test_a_sensor_that_is_lost_gives_full_cooling_within_a_second(
     # Cool, so that the fans have no other reason to turn fast.
     _, _, hardware = played(5, dict.fromkeys(("cpu_die", "cpu_sink", "gpu_die", "gpu_sink", "case"), 34), Unplugging)
     assert hardware.unplugged_at
+    # Ten cycles are a second; how long they really took depends on how busy this machine is.
+    assert hardware.cooled_at
+    assert hardware.cycles <= 10
     seconds = hardware.cooled_at - hardware.unplugged_at
-    assert 0 <= seconds <= 1.0
     assert answer("replay", tmp_path / "run")["equal"] is True
-    print(f"\nlm75 unplugged: full cooling in the registers after {seconds * 1e3:.0f} ms")
+    print(f"\nlm75 unplugged: full cooling in the registers after {hardware.cycles} cycles, {seconds * 1e3:.0f} ms")
