@@ -25,9 +25,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hardware.journal import FOLDER, Journal, JournalError
-from hardware.linux.output import MOST, Output, checked, integer, rebuilt
+from hardware.linux.output import MOST, SETTLE_NS, Output, checked, integer, rebuilt
 from hardware.linux.sysfs import FileCell, Root
-from hardware.restore import RefusedError, give_back, lease, library, refuse_daemons, replay
+from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, refuse_daemons, replay
 from hardware.status import Status
 from hardware.watch import LEASE_NS, Bounds, OutputWatch, Watch
 
@@ -204,7 +204,8 @@ class Guardian:
         """From the first message to the end, which `wake` may be. Returns 0 when everything was given back, else 1."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.callback(os.close, self.begin())
+                leased = self.begin()
+                stack.callback(lambda: leave(leased, self._boot_ns()))
             except Exception as error:  # nothing was changed yet
                 self._send({"ready": False, "why": _words(error)})
                 return 1
@@ -248,6 +249,7 @@ class Guardian:
             replayed = replay(self._root, self._journal)
             if outputs:
                 refuse_daemons(self._root)
+            self._let_settle(outputs, self._boot_ns() if replayed["found"] else ended_ns(leased))
             # What could not be given back keeps the originals of before.
             left = {entry["name"]: entry for entry in (self._journal.read() or ([], ""))[0]}
             for output in outputs:
@@ -262,11 +264,25 @@ class Guardian:
             self._write_journal()
             had = privileged()
         except BaseException:
-            os.close(leased)
+            leave(leased, self._boot_ns())
             raise
         self._due_ns = self._now_ns() + BEAT_NS
         self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused()})
         return leased
+
+    def _let_settle(self, outputs: list[dict[str, Any]], given_back_ns: int | None) -> None:
+        """Wait until no file shows what the session before has set: chips remember what they read."""
+        settle_ns = 0
+        for each in outputs:
+            # What cannot be used is refused later, with its reason.
+            with contextlib.suppress(ValueError):
+                settle_ns = max(
+                    settle_ns, integer(checked(each.get("output"), "output", dict), "settle_ns", *SETTLE_NS)
+                )
+        passed_ns = settle_ns if given_back_ns is None else self._boot_ns() - given_back_ns
+        # A time that is still to come is of before a reboot.
+        if 0 <= passed_ns < settle_ns:
+            time.sleep((settle_ns - passed_ns) / 1e9)
 
     def end(self) -> int:
         """Give everything back that was touched, the last first. Returns 0 when all of it was, else 1."""

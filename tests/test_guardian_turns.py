@@ -39,7 +39,17 @@ from hardware.guardian import PAIR, PROPOSAL, Guardian
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import Output
 from hardware.linux.sysfs import Root
-from hardware.restore import DAEMONS, OverTimeError, RefusedError, bounded, lease, replay, restore
+from hardware.restore import (
+    DAEMONS,
+    OverTimeError,
+    RefusedError,
+    bounded,
+    ended_ns,
+    lease,
+    leave,
+    replay,
+    restore,
+)
 from hardware.watch import GIVE_UP_NS, State
 
 
@@ -824,3 +834,46 @@ def test_what_keeps_it_on_time_is_asked_for_and_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "nice", denied)
     monkeypatch.setattr("builtins.open", denied)
     assert module.privileged() == []
+
+
+# --- what chips remember ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lease_says", "journal", "waits"),
+    [
+        ("", False, 0.0),
+        ("17 0\n", False, 0.0),
+        ("17 one\n", False, 0.0),
+        # The boot clock of a bench stands at one second; what settles last takes half a second.
+        ("0 1000000000\n", False, 0.5),
+        ("0 800000000\n", False, 0.3),
+        ("0 500000000\n", False, 0.0),
+        ("0 400000000\n", False, 0.0),
+        ("0 1000000001\n", False, 0.0),
+        ("0 400000000\n", True, 0.5),
+    ],
+)
+def test_nothing_is_read_while_it_may_be_what_the_session_before_has_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch, lease_says: str, journal: bool, waits: float
+) -> None:
+    if journal:
+        with bench(root) as before:
+            before.run(200)
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lease").write_text(lease_says)
+    slept: list[float] = []
+    monkeypatch.setattr("hardware.guardian.time.sleep", slept.append)
+    with bench(root):
+        assert sum(slept) == pytest.approx(waits)
+
+
+def test_who_leaves_says_when(root: Path) -> None:
+    leased = lease(str(root / FOLDER))
+    assert ended_ns(leased) is None
+    leave(leased, 5_000)
+    again = lease(str(root / FOLDER))
+    assert (root / FOLDER / "lease").read_text() == f"{os.getpid()} 5000\n"
+    assert ended_ns(again) == 5_000
+    os.close(again)

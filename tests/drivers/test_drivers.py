@@ -138,7 +138,6 @@ def test_what_was_written_is_in_the_register_at_once_and_read_back_late(machine:
     assert machine.call("read_file", enable) == b"1\n"
 
 
-@pytest.mark.xfail(reason="what is there at the start is read once, and may be what the driver remembers of before")
 def test_a_session_that_begins_right_after_another_gives_back_what_was_there(machine: Machine) -> None:
     mode = attribute(machine, AMC6821.address, "pwm1_enable")
     for _session in range(2):
