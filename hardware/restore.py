@@ -38,7 +38,7 @@ def lease(folder: str) -> int:
     for _attempt in range(20):
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _note(descriptor, os.getpid(), ended_ns(descriptor) or 0)
+            os.pwrite(descriptor, b"%-10d" % os.getpid(), 0)
             return descriptor
         time.sleep(0.01)
     holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").partition(" ")[0].strip()
@@ -46,22 +46,16 @@ def lease(folder: str) -> int:
     raise RefusedError(f"{path}: process {holder} acts on this machine already; end it first")
 
 
-def _note(leased: int, process: int, boot_ns: int) -> None:
-    """Write down who has the lease (0: nobody), and when somebody last gave back."""
-    os.ftruncate(leased, 0)
-    os.pwrite(leased, b"%d %d\n" % (process, boot_ns), 0)
-
-
-def ended_ns(leased: int) -> int | None:
-    """When the session before gave its outputs back, on the boot clock; None when nobody knows of one."""
+def ended_ns(leased: int) -> int:
+    """When the session before gave its outputs back, on the boot clock; long before it when nobody knows of one."""
     words = os.pread(leased, 64, 0).split()
-    return int(words[1]) if len(words) == 2 and words[1].isdigit() and int(words[1]) > 0 else None
+    return int(words[1]) if len(words) == 2 and words[1].isdigit() else -(1 << 62)
 
 
-def leave(leased: int, boot_ns: int) -> None:
+def leave(leased: int) -> None:
     """Give the lease up, for the next one to know when everything was given back. A full disk keeps nobody."""
     with contextlib.suppress(OSError):
-        _note(leased, 0, boot_ns)
+        os.pwrite(leased, b"%-10d %d\n" % (0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)), 0)
     os.close(leased)
 
 
@@ -160,4 +154,4 @@ def restore(root: Root) -> dict[str, Any]:
     try:
         return replay(root, journal)
     finally:
-        leave(leased, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        leave(leased)

@@ -141,7 +141,7 @@ def test_what_was_written_is_in_the_register_at_once_and_read_back_late(machine:
 def test_a_session_that_begins_right_after_another_gives_back_what_was_there(machine: Machine) -> None:
     mode = attribute(machine, AMC6821.address, "pwm1_enable")
     for _session in range(2):
-        machine.call("start", WIRING, "directly")
+        machine.call("start", WIRING, "guarded")
         apply(machine, {"gpu_fan_pwm": 99})
         machine.call("pause", 1.1)
         assert machine.call("read_file", mode) == b"1\n"
