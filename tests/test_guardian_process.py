@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -113,8 +114,8 @@ def test_a_controller_that_is_killed_leaves_nothing_unsafe(tmp_path: Path) -> No
                 process.stdout.readline()
             time.sleep(chance.random() * 0.1)
             process.send_signal(signal.SIGKILL)
-            took.append(until(lambda: given_back_or_cool(root, originals)))
-        until(lambda: gone(guardian))  # noqa: B023
+            took.append(until(partial(given_back_or_cool, root, originals)))
+        until(partial(gone, guardian))
         assert shown(root) == originals
         assert not (root / FOLDER / "journal").exists()
     took.sort()
