@@ -196,7 +196,7 @@ def test_early_and_very_late_ticks() -> None:
     ("change", "part"),
     [
         (lambda rows: rows[:50], "too short: 49 ticks"),
-        (lambda rows: [["0", *row[1:]] for row in rows], "too short: 0 ticks are left, without those of the first 20 ms"),
+        (lambda rows: [["0", *row[1:]] for row in rows], "too short: 0 ticks are left, without those of the"),
         (lambda rows: [*rows[:9], ["x", *rows[9][1:]], *rows[10:]], "line 11, column elapsed_ns: 'x' is no whole"),
         (lambda rows: [*rows[:9], ["-1", *rows[9][1:]], *rows[10:]], "'-1' is no whole number"),
         (lambda rows: rows[::-1], "so time goes back"),
@@ -258,8 +258,8 @@ def test_neither_a_recording_nor_a_device_is_written_over(tmp_path: Path) -> Non
 
 def test_the_lateness_of_a_run_is_fitted_from_its_directory_and_from_its_export(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    answer("run", "idle", "--duration", "1", "--set", "heartbeat.lateness_quantiles_ns=[0,0,0,0,0,1000,2000,5000,9000,20000,90000]",
-           "--out", run)  # fmt: skip
+    late = "heartbeat.lateness_quantiles_ns=[0,0,0,0,0,1000,2000,5000,9000,20000,90000]"
+    answer("run", "idle", "--duration", "1", "--set", late, "--out", run)
     answer("export", run, "--out", tmp_path / "tables")
     found = answer("calibrate", "heartbeat", run)
     assert found["quantiles_ns"][-1] > 0
