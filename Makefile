@@ -10,7 +10,7 @@ LATER_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 $(HOME)/.
 LATER := .venv-later
 LATER_STAMP := $(if $(LATER_PYTHON),$(LATER)/.complete)
 
-.PHONY: run test test-nightly benchmark goldens clean
+.PHONY: run test test-nightly benchmark goldens machines clean
 
 run: $(STAMP)
 	$(VENV)/bin/twin run gaming
@@ -26,6 +26,10 @@ test-nightly: $(STAMP) $(LATER_STAMP)
 
 benchmark: $(STAMP)
 	$(VENV)/bin/python benchmarks/bars.py
+
+# After a change of the fit; the recordings have to lie beside the checkout.
+machines: $(STAMP)
+	$(VENV)/bin/python tests/ship_machines.py
 
 # A digest that changes is a release note: write down why in CHANGELOG.md.
 goldens: $(STAMP)

@@ -9,6 +9,7 @@ import pytest
 from calibrating import machine, measured, record, steps
 from profiles import NIGHTLY
 
+from twin.calibrate import forward
 from twin.calibrate.calibrated import calibrate
 from twin.calibrate.errors import errors
 from twin.calibrate.fit import Fit, fit
@@ -126,6 +127,22 @@ def test_a_recorder_that_reads_late_is_noticed() -> None:
     assert found.lead_seconds == 1.0
 
 
+def test_a_meter_that_is_a_second_late_is_noticed_however_often_it_is_read() -> None:
+    recording = record(machine(capacities=(1.0, 300.0)), 6, seconds=240, interval_seconds=0.2)
+    assert recording.powers_watts is not None
+    watts = np.append(np.full(5, recording.powers_watts[0]), recording.powers_watts[:-5])
+    assert fit([replace(recording, powers_watts=watts)], "cpu", most_nodes=2).lead_seconds == 1.0
+
+
+def test_intervals_that_all_differ_are_steps_of_few_lengths() -> None:
+    stream = Stream(1, "jitter")
+    times = np.arange(400) + np.array([0, *(stream.below(2_000) for _ in range(399))]) / 1e4
+    made = Recording("jitter", times, np.full(400, 40.0), powers_watts=np.full(400, 20.0))
+    drive = forward.drive(made, 0.0, 0.0)
+    assert len(drive.kinds) <= 12
+    assert np.cumsum(drive.kinds[drive.kind_of, 0]) == pytest.approx(times[1:], abs=0.026)
+
+
 def test_constant_input_is_told_apart_from_what_it_can_tell() -> None:
     count = 600
     dull = Recording(
@@ -212,6 +229,7 @@ def test_the_lag_of_a_sensor_is_found() -> None:
     assert lag > 0.0
     die = next(each.value for each in origin.parameters if each.name == "node1_seconds")
     assert lag + die - origin.lead_seconds == pytest.approx(12.8, rel=0.1)
+    assert next(each.unknown for each in origin.parameters if each.name == "sensor_lag")
     assert found.judgements[0].errors.rmse_celsius < 0.2
 
 

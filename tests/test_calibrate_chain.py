@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from twin.calibrate import solve
 from twin.calibrate.fit import Fit
-from twin.calibrate.freerun import free_run, started
+from twin.calibrate.freerun import coarse_step_ms, free_run, started
 from twin.calibrate.machine import machine
 from twin.calibrate.parameters import Kind, Shape, chain, outline, parameters
 from twin.calibrate.power import fit_power
@@ -51,7 +51,7 @@ def recording(shape: Shape, seed: int) -> Recording:
 def fitted(shape: Shape, made: Recording, kind: Kind, lead: float, where: list[float]) -> Fit:
     """A fit that ended at a point that far from what is expected, in standard deviations."""
     full = 40.0
-    look = replace(outline([made], shape.driven, full, None), resistance=0.5, first_celsius=(40.0,))
+    look = replace(outline([made], kind, shape.driven, full, None), resistance=0.5, first_celsius=(40.0,))
     found = parameters(shape, look, 0.1)
     top = 0.0 if made.fan_rpm is None else float(np.max(made.fan_rpm))
     problem = solve.problem_of(shape, look, [made], found, lead, top, [made.believable()])
@@ -93,3 +93,22 @@ def test_the_world_shows_what_the_fit_says(
     solve.run(shape.nodes, own.numbers, own.ambient, start, fit.problem.drives[0], shown)
     apart = run - shown
     assert float(np.sqrt(np.mean(apart * apart))) < 0.1
+
+
+@settings(max_examples=3 if settings.default.max_examples <= 60 else 100, deadline=None)
+@given(
+    shapes(), st.sampled_from([5.0, 20.0, 60.0]), st.booleans(), st.lists(st.floats(-1.0, 1.0), min_size=7, max_size=7)
+)
+def test_a_longer_step_of_the_world_shows_the_same(
+    shape: Shape, interval: float, jitter: bool, where: list[float]
+) -> None:
+    made = recording(shape, 1)
+    times = np.arange(COUNT) * interval + (np.arange(COUNT) * 7 % 10 * 0.013 if jitter else 0.0)
+    made = replace(made, times_seconds=times).between(0, 40, "made")
+    origin = Origin(kind="cpu", driven=shape.driven)
+    written = machine(fitted(shape, made, "cpu", 0.0, where), "made")
+    assert coarse_step_ms(written, origin, made) >= 20
+    fast, exact = (
+        free_run(written, origin, measured(made), step_ms=step).celsius[written.sensors[0].name] for step in (None, 20)
+    )
+    np.testing.assert_allclose(fast, exact, atol=0.05)

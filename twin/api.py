@@ -104,7 +104,7 @@ def run(
     Raises `ScenarioError` with everything that is wrong, and `ValueError` for a backend that is not there.
     """
     from twin.cli import BACKENDS
-    from twin.cli.backends import opened
+    from twin.cli.backends import Access, opened
     from twin.cli.run import run_digests, warm_up
     from twin.control.choose import make_controller
     from twin.fingerprint.run import run_fingerprint
@@ -135,7 +135,9 @@ def run(
         # In wall time a kernel that is compiled in the middle of a run would make a tick late.
         warm_up(chosen, trace)
     with ExitStack() as stack:
-        opened_backend = stack.enter_context(opened(backend, chosen, None if root is None else Path(root), act, trace))
+        opened_backend = stack.enter_context(
+            opened(backend, chosen, None if root is None else Path(root), trace, Access(act=act))
+        )
         hardware = opened_backend.hardware
         make = controller or partial(make_controller, checkpoint=weights)
         recorder = MemoryRecorder(chosen, hardware.sensors, hardware.limits)

@@ -108,7 +108,7 @@ class LinuxHardware:
     ) -> None:
         self._root = Root(root)
         self._elapsed_ns = elapsed_ns
-        self._hands = hands
+        self._hands: Hands | None = None
         self._limits = MappingProxyType({limit.name: limit for limit in wiring.outputs})
         self._tables: dict[str, Table] = {
             "stat": Stat(self._root),
@@ -139,10 +139,21 @@ class LinuxHardware:
         for table in self._tables.values():
             table.refresh()
         self._discover(strict=True)
-        if hands is not None:
-            found = {name: self._asked(name, self._limits[name].safe) for name in self._outputs}
-            self.refused = dict(hands.begin(found, tuple(self._limits)))
         self._sensors = tuple(sensor.channel for sensor in self._readings)
+        if hands is not None:
+            self.take(hands)
+
+    def take(self, hands: Hands) -> None:
+        """From now on `hands` carry commands out. Raises what they raise when they cannot begin."""
+        found = {name: self._asked(name, self._limits[name].safe) for name in self._outputs}
+        self.refused = dict(hands.begin(found, tuple(self._limits)))
+        self._hands = hands
+
+    def let_go(self) -> None:
+        """Let the hands give everything back, and only read from now on; `unrestored` has what could not be."""
+        if self._hands is not None:
+            hands, self._hands = self._hands, None
+            self.unrestored = tuple(hands.close())
 
     @property
     def sensors(self) -> tuple[Channel, ...]:
@@ -364,8 +375,7 @@ class LinuxHardware:
         if self._closed:
             return
         self._closed = True
-        if self._hands is not None:
-            self.unrestored = tuple(self._hands.close())
+        self.let_go()
         if self._gpu is not None:
             self._gpu.close()
             self._tables.pop("nvml", None)

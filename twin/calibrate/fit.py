@@ -19,25 +19,39 @@ FITTED_SHARE = 0.6
 MOST_NODES = 4
 CUTS = (0.4, 0.6, 0.8)
 """Where the fitted part is cut to choose a shape: what is before is fitted, what follows is foretold."""
-FORETOLD_SHARE = 0.4
-"""How much after a cut is foretold, as a share of the fitted part."""
+CUT_WEIGHTS = (1.0, 2.0, 4.0)
+"""How much the forecasts after each cut count: the more was fitted, the more they are like the one that matters."""
 WORTH = 0.01
-"""A further node, or a slow sensor, has to lower the foretold error by this share."""
+"""A slow sensor, or a further node where nothing but noise is left, has to lower the foretold error by this share."""
 NOTICEABLE_CELSIUS = 0.05
 """And by this at least."""
+ALIKE = 0.15
+"""More nodes are taken as long as they foretell no worse than by this share."""
+INDEPENDENT_SHARE = 0.2
+"""Errors of which this share are independent are the sensor's noise, and tell of no further node."""
+NOTHING_CELSIUS, NOTHING_STEPS = 0.1, 0.35
+"""Nor do errors (C) below any sensor's own, and those that are a good sensor's steps (1/sqrt(12) = 0.29 of one)."""
 CLOSE_ENOUGH = 1e-4
 """Searches that only choose a shape end earlier than the last one."""
 SLOWEST_SHARES = (0.03, 0.15)
 """Where searches begin: the slowest time constant as shares of the recording."""
 FIRST_TRUST, FIRST_SCALE = 2.0, 20.0
 """What a standard deviation of expectation weighs (K), and where errors begin to count as outliers (K), at first."""
+TRUST_SHARE = 0.5
+"""How much of the weight that the noise alone would give them expectations have at the end."""
+LEAST_TRUST = 0.03
+"""And the least (K), where there is no noise."""
 LEAST_SCALE = 2.0
 """Errors below this (K) are no outliers while a shape is chosen."""
 LEAST_NOISE = 1e-4
 OUTLIER_DEVIATIONS = 3.0
-LEADS = (0.0, -1.0, -0.5, 0.5, 1.0, 1.5)
-"""Delays of the recorded drive that are tried, in intervals between samples; the first unless another is better."""
+LEADS = (-1.0, -0.5, 0.5, 1.0, 1.5)
+"""Delays of the recorded drive that are tried, in intervals between samples; none unless one is better."""
+LEADS_SECONDS = (-1.5, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Delays in seconds that are tried too: meters average over about a second, however often they are read."""
 LEAD_WORTH = 0.01
+LEAD_TRUST = 0.5
+"""What a delay is worth the readings tell, and expectations (K) little: they would rather have it than a fast node."""
 FEWEST_FITTED = 10
 """A stretch of a recording with fewer readings in the fitted part is not fitted."""
 
@@ -56,6 +70,11 @@ class Fitted:
     high: float
     recording: str = ""
     unknown: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and the recording in brackets where it belongs to one."""
+        return f"{self.name} ({self.recording})" if self.recording else self.name
 
 
 @dataclass(frozen=True)
@@ -145,11 +164,11 @@ def fit(
     look = outline([each.recording.between(0, int(np.flatnonzero(each.used)[-1]) + 1, each.recording.name)
                     for each in fitted if np.count_nonzero(each.used) >= FEWEST_SAMPLES] or
                    [each.recording for each in fitted],
-                   driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
+                   kind, driven, FULL_WATTS[kind] if full_watts is None else full_watts, room_celsius)  # fmt: skip
     look = replace(
         look,
         first_celsius=tuple(_first(each.recording) for each in fitted),
-        rooms_celsius=rooms_of([each.recording for each in fitted], room_celsius),
+        rooms_celsius=rooms_of([each.recording for each in fitted], kind, room_celsius),
     )
     task = _Task(tuple(each.recording for each in fitted), look, _max_rpm(recordings), tuple(e.used for e in fitted))
     task = _acquainted(task)
@@ -157,18 +176,19 @@ def fit(
     problem = task.problem(shape, SLOWEST_SHARES[0])
     solution, noise = _polish(problem, point, task.scale)
     doubts = intervals.intervals(problem, solution)
+    found = tuple(
+        Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
+               fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
+        for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
+    )  # fmt: skip
     return Fit(
         kind=kind,
         shape=shape,
         look=look,
         lead_seconds=task.lead_seconds,
         max_rpm=task.max_rpm,
-        parameters=tuple(
-            Fitted(p.name, p.unit, p.told(x), doubt.low, doubt.high,
-                   fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
-            for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
-        ),
-        together=doubts.together,
+        parameters=found,
+        together=tuple((found[one].label, found[other].label) for one, other in doubts.together),
         foretold_celsius=foretold,
         noise_celsius=noise,
         quantum_celsius=min(recording.quantum_celsius for recording in recordings),
@@ -219,14 +239,17 @@ def _acquainted(task: _Task) -> _Task:
     task = replace(task, scale=max(LEAST_SCALE, OUTLIER_DEVIATIONS * _noise(problem, first.point)))
     if shape.driven == "nothing":
         return task
-    best, least = task, np.inf
-    for lead in LEADS:
-        tried = replace(task, lead_seconds=round(lead * interval, 3))
-        problem = tried.problem(shape, SLOWEST_SHARES[0])
-        cost = solve.search(problem, first.point, FIRST_TRUST, task.scale, 10).cost
-        if cost < least * (1.0 - LEAD_WORTH):
-            best, least = tried, cost
-    return best
+    seconds = [each for each in LEADS_SECONDS if abs(each) > LEADS[-1] * interval]
+    leads = [0.0, *(round(each * interval, 3) for each in LEADS), *seconds]
+    costs = []
+    for lead in leads:
+        problem = replace(task, lead_seconds=lead).problem(shape, SLOWEST_SHARES[0])
+        costs.append(solve.search(problem, first.point, LEAD_TRUST, task.scale, 15).cost)
+    unnoticed = NOTICEABLE_CELSIUS**2 * sum(np.count_nonzero(used) for used in task.used)
+    best = int(np.argmin(costs))
+    if costs[0] - costs[best] < LEAD_WORTH * costs[0] + unnoticed:
+        return task
+    return replace(task, lead_seconds=leads[best])
 
 
 def _noise(problem: solve.Problem, point: Floats) -> float:
@@ -236,7 +259,13 @@ def _noise(problem: solve.Problem, point: Floats) -> float:
 
 
 def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, float]]:
-    """The shape whose forecasts inside the fitted part are best, simpler ones first, and a point near its best."""
+    """The shape for the data, and a point near its best.
+
+    Machines have more nodes than any chain. A further one that a recording excites little stays near what is expected
+    of it, which does less harm than its absence, where what follows excites it more. So of the shapes that foretell
+    alike the one with the most nodes is taken, but where a simple one leaves nothing to explain: errors that are too
+    small to notice, or independent as noise is.
+    """
     foretold: dict[str, float] = {}
     found: list[tuple[float, Shape, Floats]] = []
     for nodes in range(1, most_nodes + 1):
@@ -246,7 +275,15 @@ def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, floa
         foretold[f"{nodes} nodes" if nodes > 1 else "1 node"] = round(score, 4)
         found.append((score, shape, point))
     least = min(score for score, _, _ in found)
-    score, shape, point = next(each for each in found if each[0] <= least + max(WORTH * least, NOTICEABLE_CELSIUS))
+    enough = least + max(WORTH * least, NOTICEABLE_CELSIUS)
+    score, shape, point = next(each for each in found if each[0] <= enough)
+    quantum = max(recording.quantum_celsius for recording in task.recordings)
+    nothing = least <= max(NOTHING_CELSIUS, NOTHING_STEPS * quantum)
+    if not nothing and _independent_share(task, shape, point) < INDEPENDENT_SHARE:
+        score, shape, point = next(each for each in found[::-1] if each[0] <= least * (1.0 + ALIKE))
+    if shape.nodes == 1 and most_nodes > 1:
+        # Its lag would stand for the second node.
+        return shape, point, foretold
     slow = replace(shape, lag=True)
     slow_point = _slowed(task, slow, shape, point)
     slow_score = _foretell(task, slow, slow_point)
@@ -254,6 +291,13 @@ def _choose(task: _Task, most_nodes: int) -> tuple[Shape, Floats, dict[str, floa
     if slow_score < score - max(WORTH * score, NOTICEABLE_CELSIUS):
         shape, point = slow, slow_point
     return shape, point, foretold
+
+
+def _independent_share(task: _Task, shape: Shape, point: Floats) -> float:
+    """How many of the errors that a shape leaves tell as much as all, as a share of them."""
+    problem = task.problem(shape, SLOWEST_SHARES[0])
+    parts = [problem.errors(point, place) for place in range(len(problem.drives))]
+    return sum(independent_samples(part) for part in parts) / sum(len(part) for part in parts)
 
 
 def _best_start(task: _Task, shape: Shape) -> Floats:
@@ -276,7 +320,7 @@ def _slowed(task: _Task, slow: Shape, shape: Shape, point: Floats) -> Floats:
 
 
 def _foretell(task: _Task, shape: Shape, point: Floats) -> float:
-    """Mean error (C) of forecasts inside the fitted part."""
+    """Weighted mean of the errors (C) of forecasts inside the fitted part, from each cut to its end."""
     scores = []
     for cut in CUTS:
         before, after = [], []
@@ -284,22 +328,24 @@ def _foretell(task: _Task, shape: Shape, point: Floats) -> float:
             end = int(np.flatnonzero(used)[-1]) + 1
             place = np.arange(len(used))
             before.append(used & (place < int(end * cut)))
-            after.append(used & (place >= int(end * cut)) & (place < int(end * (cut + FORETOLD_SHARE))))
+            after.append(used & (place >= int(end * cut)))
         problem = task.problem(shape, SLOWEST_SHARES[0], before)
         solution = solve.search(problem, point, FIRST_TRUST, task.scale, 15, CLOSE_ENOUGH)
         judged = task.problem(shape, SLOWEST_SHARES[0], after)
         apart = np.concatenate([judged.errors(solution.point, place) for place in range(len(after))])
         scores.append(float(np.sqrt(np.mean(apart * apart))))
-    return float(np.mean(scores))
+    return float(np.average(scores, weights=CUT_WEIGHTS))
 
 
 def _polish(problem: solve.Problem, point: Floats, scale: float) -> tuple[solve.Solution, float]:
     """The best point near `point`, with expectations and outliers weighed by the noise that the fit itself shows."""
     noise = 0.0
     solution = solve.search(problem, point, FIRST_TRUST, scale, 60)
-    for _ in range(2):
+    for _ in range(3):
         parts = [problem.errors(solution.point, place) for place in range(len(problem.drives))]
         noise = max(_noise(problem, solution.point), LEAST_NOISE)
-        trust = noise * max(len(part) / independent_samples(part) for part in parts) ** 0.5
+        trust = max(
+            LEAST_TRUST, TRUST_SHARE * noise * max(len(part) / independent_samples(part) for part in parts) ** 0.5
+        )
         solution = solve.search(problem, solution.point, trust, OUTLIER_DEVIATIONS * noise, 60)
     return solution, noise

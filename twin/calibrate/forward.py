@@ -18,6 +18,10 @@ from twin.world import processor, thermal
 
 LONGEST_STEP_SECONDS = 2.0
 """Longer intervals are divided: leakage and natural conductance are held over a step."""
+MOST_LENGTHS = 20
+"""With more different intervals (ms) times are rounded to a `FINEST_SHARE` of the usual one: every length costs a
+matrix exponential in every run, and hundreds of them ten times as much as all the steps."""
+FINEST_SHARE = 0.05
 NATURAL_PER_KELVIN = 4.0
 """Entries of the table of natural conductances, one kelvin of difference."""
 LEAKS_FROM_CELSIUS = -60.0
@@ -75,7 +79,7 @@ def drive(recording: Recording, lead_seconds: float, max_rpm: float) -> Drive:
     The drive recorded at a time is the mean over the interval that ends `lead_seconds` before it: with 0 the
     recorder averages between samples, with one interval less it reads what holds from now on.
     """
-    times = np.round(recording.times_seconds, 3)
+    times = rounded_times(recording.times_seconds)
     parts = np.maximum(1, np.ceil(np.diff(times) / LONGEST_STEP_SECONDS - 1e-9)).astype(np.int64)
     lengths = np.round(np.repeat(np.diff(times) / parts, parts), 4)
     edges = np.append(0.0, np.cumsum(np.repeat(np.diff(times) / parts, parts)))
@@ -87,6 +91,21 @@ def drive(recording: Recording, lead_seconds: float, max_rpm: float) -> Drive:
     levels = np.floor(np.clip(speeds, 0.0, 1.0) * thermal.FAN_LEVELS + 0.5) / thermal.FAN_LEVELS
     kinds, kind_of = np.unique(np.column_stack([lengths, levels]), axis=0, return_inverse=True)
     return Drive(kinds, kind_of.reshape(-1).astype(np.int64), loads, watts, sample_of, len(times))
+
+
+def rounded_times(times_seconds: Floats) -> Floats:
+    """Times to the millisecond or, where the intervals between them are many, to a share of the usual one.
+
+    Times are rounded and not intervals, so that no error adds up.
+    """
+    times: Floats = np.round(times_seconds, 3)
+    steps = np.diff(times)
+    if len(np.unique(np.round(steps, 3))) <= MOST_LENGTHS:
+        return times
+    grid = max(0.001, round(FINEST_SHARE * float(np.median(steps)), 3))
+    coarse: Floats = np.round(np.round(times / grid) * grid, 3)
+    # Two samples much closer than usual stay apart.
+    return coarse if np.all(np.diff(coarse) > 0.0) else times
 
 
 def _means(times: Floats, column: Floats | None, edges: Floats, missing: float) -> Floats:

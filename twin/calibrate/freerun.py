@@ -16,18 +16,25 @@ from simpy import Event
 
 from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
-from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS
+from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS, Recording
 from twin.clock import Order, VirtualEnvironment
 from twin.control.model import ThermalModel, conduct, settle
 from twin.kernels import Floats
 from twin.machines import Origin
 from twin.scenario import Machine, Scenario, Trace, Workload
-from twin.timing import SECOND_NS
+from twin.timing import MILLISECOND_NS, SECOND_NS
 from twin.wiring import wiring
 from twin.world.trace import TraceTable
 from twin.world.world import World
 
 Key = TypeVar("Key", bound=str)
+
+STEPS_MS = (1_000, 500, 200, 100, 50)
+"""Steps of the world that are tried in place of a finer one."""
+STEPS_IN_AN_INTERVAL, STEPS_ON_A_GRID = 50, 10
+"""How many steps an interval between samples has at least; fewer where every sample and change ends a step."""
+STEPS_IN_A_LAG, STEPS_IN_A_TIME_CONSTANT = 5, 20
+""" ... and a lead or a sensor's lag, and the time constant of a node whose conductance follows its temperature."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def free_run(
 ) -> FreeRun:
     """Run `machine` along `measured`. `by_load` has the load drive it even where power was recorded.
 
-    `step_ms` is a step of the world other than the machine's. After a gap (`Recording.pieces`), through which nobody
+    `step_ms` is a step of the world other than `coarse_step_ms`. After a gap (`Recording.pieces`), through which nobody
     knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
     """
     count = len(measured.recording.times_seconds)
@@ -80,8 +87,8 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
 
 def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None) -> FreeRun:
     driven = started(machine, origin, measured)
-    machine = replace(driven, step_ms=step_ms or driven.step_ms)
     recording = measured.recording
+    machine = replace(driven, step_ms=step_ms or coarse_step_ms(driven, origin, recording))
     times_ns = np.round(recording.times_seconds * SECOND_NS).astype(np.int64)
     changes, place_of = _changes(times_ns, round(origin.lead_seconds * SECOND_NS))
     table = _trace(machine, origin, measured, changes, place_of, by_load)
@@ -117,6 +124,38 @@ def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool
     return FreeRun(
         {sensor.name: shown[row] for row, sensor in enumerate(machine.sensors)}, {"cpu": watts[0], "gpu": watts[1]}
     )
+
+
+def coarse_step_ms(machine: Machine, origin: Origin, recording: Recording) -> int:
+    """The longest step of the world (ms) that shows a recording as the machine's own would, by hundredths of a kelvin.
+
+    Power is constant between changes and the network is solved exactly, so that a step may be long: what it has to
+    follow are samples and changes that end no step, sensors that lag, and conductances that follow temperatures.
+    """
+    times_ns = np.round(recording.times_seconds * SECOND_NS).astype(np.int64)
+    lead_ns = round(origin.lead_seconds * SECOND_NS)
+    usual_ms = recording.interval_seconds * 1_000.0
+    shortest_ms = [each.lag_ms / STEPS_IN_A_LAG for each in machine.sensors if each.lag_ms]
+    shortest_ms += [1e3 * each / STEPS_IN_A_TIME_CONSTANT for each in _bending_seconds(machine)]
+    if lead_ns:
+        shortest_ms.append(abs(lead_ns) / MILLISECOND_NS / STEPS_IN_A_LAG)
+    for step in STEPS_MS:
+        on_grid = not np.any(times_ns % (step * MILLISECOND_NS)) and not lead_ns % (step * MILLISECOND_NS)
+        longest_ms = usual_ms / (STEPS_ON_A_GRID if on_grid else STEPS_IN_AN_INTERVAL)
+        if machine.step_ms < step <= min([longest_ms, *shortest_ms]):
+            return step
+    return machine.step_ms
+
+
+def _bending_seconds(machine: Machine) -> list[float]:
+    """The least time constants of nodes at edges that conduct better the warmer they are."""
+    found = []
+    for node in machine.nodes:
+        edges = [edge for edge in machine.edges if node.name in (edge.a, edge.b)]
+        if any(edge.natural_exponent > 0.0 for edge in edges):
+            most = sum(edge.still_watts_per_kelvin + edge.forced_watts_per_kelvin for edge in edges)
+            found.append(node.capacity_joules_per_kelvin / max(most, 1e-9))
+    return found
 
 
 def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:

@@ -31,10 +31,10 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Doubts:
-    """The doubts of all parameters in order, and pairs of names that the data tell only together."""
+    """The doubts of all parameters in order, and pairs of their places that the data tell only together."""
 
     each: tuple[Doubt, ...]
-    together: tuple[tuple[str, str], ...]
+    together: tuple[tuple[int, int], ...]
 
 
 def intervals(problem: Problem, solution: Solution) -> Doubts:
@@ -72,13 +72,8 @@ def intervals(problem: Problem, solution: Solution) -> Doubts:
     deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     each = tuple(_doubt(problem, place, solution.point, deviations) for place in range(count))
     correlation = covariance / np.outer(np.maximum(deviations, 1e-300), np.maximum(deviations, 1e-300))
-    pairs = [
-        (problem.parameters[i].name, problem.parameters[j].name)
-        for i in range(count)
-        for j in range(i + 1, count)
-        if abs(correlation[i, j]) > TOGETHER
-    ]
-    return Doubts(each, tuple(dict.fromkeys(pairs)))
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count) if abs(correlation[i, j]) > TOGETHER]
+    return Doubts(each, tuple(pairs))
 
 
 def _inflation(errors: Floats) -> float:
@@ -97,4 +92,6 @@ def _doubt(problem: Problem, place: int, point: Floats, deviations: Floats) -> D
         unknown = "the recording does not tell it; it stays where it was expected"
     elif parameter.log and deviation > WIDE_LOG:
         unknown = "known no better than within a factor of two"
+    elif parameter.name == "sensor_lag":
+        unknown = "told only as its sum with node1_seconds, less the lead"
     return Doubt(parameter.told(low), parameter.told(high), unknown)

@@ -21,11 +21,13 @@ Driven = Literal["power", "load", "nothing"]
 
 FULL_WATTS: dict[Kind, float] = {"cpu": 65.0, "gpu": 200.0, "board": 3.0, "laptop": 35.0}
 """What full load is taken to add to the idle power where no power was recorded; every power scales with it."""
-ROOM_CELSIUS = 23.0
-ROOM_SPREAD_CELSIUS = 4.0
+ROOMS_CELSIUS: dict[Kind, tuple[float, float]] = {
+    "cpu": (30.0, 10.0), "gpu": (30.0, 10.0), "board": (23.0, 4.0), "laptop": (30.0, 10.0),
+}  # fmt: skip
+"""What is expected of the air around a machine (C), give or take what: inside a case it is that of the case."""
 GIVEN_SPREAD_CELSIUS, RECORDED_SPREAD_CELSIUS = 0.1, 0.5
 """How sure a room is whose temperature was given, or recorded somewhere near."""
-COLDEST_ROOM, HOTTEST_ROOM = 5.0, 45.0
+COLDEST_ROOM, HOTTEST_ROOM = 5.0, 55.0
 SHORTEST_SECONDS = 0.02
 NATURAL_MOST = 1.0
 LEAKAGE_PER_KELVIN = 0.012
@@ -89,9 +91,9 @@ class Outline:
 
 
 def outline(
-    recordings: Sequence[Recording], driven: Driven, full_watts: float, room_celsius: float | None
+    recordings: Sequence[Recording], kind: Kind, driven: Driven, full_watts: float, room_celsius: float | None
 ) -> Outline:  # fmt: skip
-    """The outline of `recordings`; a room temperature that is given is that of all of them."""
+    """The outline of `recordings` of a `kind`; a room temperature that is given is that of all of them."""
     celsius = np.concatenate([r.temperatures_celsius[r.believable()] for r in recordings])
     if driven == "power":
         watts = np.concatenate([r.powers_watts for r in recordings if r.powers_watts is not None])
@@ -100,7 +102,7 @@ def outline(
         loads = [r.loads for r in recordings if r.loads is not None]
         mean_load = float(np.nanmean(np.concatenate(loads))) if driven == "load" else 1.0
         mean_watts = full_watts * (0.4 + mean_load)
-    rooms = rooms_of(recordings, room_celsius)
+    rooms = rooms_of(recordings, kind, room_celsius)
     room = float(np.mean([celsius for celsius, _ in rooms]))
     above = max(1.0, float(np.mean(celsius)) - room)
     return Outline(
@@ -113,14 +115,12 @@ def outline(
     )
 
 
-def rooms_of(recordings: Sequence[Recording], given: float | None) -> tuple[tuple[float, float], ...]:
-    """What is expected of the rooms (C), and give or take what: given, recorded, or as rooms are."""
+def rooms_of(recordings: Sequence[Recording], kind: Kind, given: float | None) -> tuple[tuple[float, float], ...]:
+    """What is expected of the rooms (C), and give or take what: given, recorded, or as it is around a `kind`."""
     if given is not None:
         return ((given, GIVEN_SPREAD_CELSIUS),) * len(recordings)
     return tuple(
-        (ROOM_CELSIUS, ROOM_SPREAD_CELSIUS)
-        if recording.room_celsius is None
-        else (recording.room_celsius, RECORDED_SPREAD_CELSIUS)
+        ROOMS_CELSIUS[kind] if recording.room_celsius is None else (recording.room_celsius, RECORDED_SPREAD_CELSIUS)
         for recording in recordings
     )
 
@@ -161,7 +161,7 @@ def parameters(shape: Shape, look: Outline, slowest_share: float) -> list[Parame
         ]
     for place in range(len(look.first_celsius)):
         room, spread = look.rooms_celsius[place]
-        known = spread < ROOM_SPREAD_CELSIUS
+        known = spread <= RECORDED_SPREAD_CELSIUS
         low = room - 10.0 * spread if known else COLDEST_ROOM
         high = room + 10.0 * spread if known else HOTTEST_ROOM
         found.append(Parameter("ambient", "C", room, low, high, room, spread, recording=place))

@@ -21,6 +21,7 @@ from twin import __version__
 from twin.cli.fitting import add_fitting
 from twin.cli.texts import file as _file
 from twin.cli.texts import folder as _folder
+from twin.cli.texts import part_and_time as _part_and_time
 from twin.cli.texts import seconds as _seconds
 from twin.cli.texts import there as _there
 from twin.cli.texts import whole as _whole
@@ -171,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
     )
     run.add_argument("--act", action="store_true", help="linux: write to the hardware; without it only read and log")
+    run.add_argument("--shadow", action="store_true", help="linux: read the machine, and act on a twin beside it")
+    run.add_argument(
+        "--go-live-within", metavar="C:SECONDS", type=_part_and_time,
+        help="with --shadow --act: act once, and while, machine and twin part by no more for so long",
+    )  # fmt: skip
     run.add_argument("--load", action="store_true", help="linux: play the scenario's workload on the real processor")
     run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N, ends:M+sample:N or none")
 
@@ -179,9 +185,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--out", metavar="DIR", type=_folder, help="keep the replay's tables there")
     replay.add_argument("--crystal", action="store_true", help="with a shared memory pool, laid out as it was recorded")
 
-    compare = add("compare", "find the first difference between two runs")
+    compare = add("compare", "find the first difference between two runs, or how far a machine and its twin part")
     compare.add_argument("run", metavar="RUN", help="a run directory")
-    compare.add_argument("other", metavar="RUN", help="another run directory")
+    compare.add_argument("other", metavar="RUN", nargs="?", help="another run directory")
+    compare.add_argument("--live", action="store_true", help="how far one run in shadow mode parts")
+    compare.add_argument("--seconds", metavar="SECONDS", type=_seconds, help="live: only the last so many seconds")
+    compare.add_argument("--watch", metavar="SECONDS", type=_seconds, help="live: again every so many seconds")
 
     export = add("export", "write a run's tables for other tools")
     export.add_argument("run", metavar="RUN", help="a run directory")

@@ -61,21 +61,76 @@ def lockstep(scenario: Scenario, root: Path, trace: TraceTable | None = None) ->
         raise InputError(f"--root: {error}") from error
 
 
-def linux(scenario: Scenario, root: Path, act: bool) -> Backend:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a run may do to a real machine: `act` on it, with a `shadow` beside it, and when to `go_live`.
+
+    `go_live` is how far a sensor and its twin may part (millicelsius) and for how long they must not have (s).
+    """
+
+    act: bool = False
+    shadow: bool = False
+    go_live: tuple[int, float] | None = None
+
+
+READ_ONLY = Access()
+
+
+def linux(scenario: Scenario, root: Path, access: Access = READ_ONLY) -> Backend:
     """The real machine below `root`, in wall time."""
     from hardware.linux.adapter import LinuxHardware
 
     env = WallEnvironment()
-    hands = None
-    if act:
+    if access.act:
+        _below_the_trips(scenario, root)
+    hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns)
+    hands = _Hands(hardware, scenario, root)
+    if access.act and access.go_live is None:
+        try:
+            hands.take()
+        except BaseException:
+            hardware.close()
+            raise
+    if not access.shadow:
+        return Backend(env, hardware, missing=hardware.missing)
+    from twin.shadow import GoLive, ShadowHardware
+
+    live = None if access.go_live is None else GoLive(*access.go_live, hands)
+    return Backend(env, ShadowHardware(hardware, scenario, env.elapsed_ns, live), missing=hardware.missing)
+
+
+class _Hands:
+    """The guardian's hands for a machine, taken now or when its twin has proved good."""
+
+    def __init__(self, hardware: LinuxHardware, scenario: Scenario, root: Path) -> None:
+        self._hardware = hardware
+        self._scenario = scenario
+        self._root = root
+
+    def take(self) -> None:
+        """Act on the machine. Raises `InputError` when there is nothing to act on, and what the guardian says."""
         from hardware.linux.guarded import GuardedHands
 
-        _below_the_trips(scenario, root)
-        hands = GuardedHands(root, scenario.control.period_ms * 1_000_000)
-    hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns, hands)
-    if hands is not None:
-        _acting(hardware, hands)
-    return Backend(env, hardware, missing=hardware.missing)
+        hands = GuardedHands(self._root, self._scenario.control.period_ms * 1_000_000)
+        self._hardware.take(hands)
+        _acting(self._hardware, hands)
+
+    def begin(self) -> bool:
+        """As `take`, in the middle of a run: what is wrong is said, and the machine is only read."""
+        try:
+            self.take()
+        except Exception as error:  # a run that only reads goes on, whatever keeps it from acting
+            log.error("the twin has proved good, and yet nothing can be acted on: %s", error)
+            return False
+        log.warning("the twin has proved good: the machine is acted on from now on")
+        return True
+
+    def end(self) -> None:
+        """Give everything back."""
+        self._hardware.let_go()
+        log.warning("the twin and the machine part: the machine is given back, and only read%s",
+                    "".join(f"; {name} could not be given back: {why}"
+                            for name, why in self._hardware.unrestored))  # fmt: skip
 
 
 def _below_the_trips(scenario: Scenario, root: Path) -> None:
@@ -102,7 +157,7 @@ def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
     """Say what cannot be acted on, and what came of a journal. Raises `InputError` when there is nothing to act on."""
     reasons = {name: hardware.refused.get(name) or hardware.missing.get(name) for name in hardware.limits}
     if all(reasons.values()):
-        hardware.close()
+        hardware.let_go()
         raise InputError("--act: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
     for name, why in reasons.items():
         if why:
@@ -114,13 +169,15 @@ def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
 
 
 @contextmanager
-def opened(name: str, scenario: Scenario, root: Path | None, act: bool, trace: TraceTable | None) -> Iterator[Backend]:
+def opened(
+    name: str, scenario: Scenario, root: Path | None, trace: TraceTable | None, access: Access = READ_ONLY
+) -> Iterator[Backend]:
     """The backend called `name`, closed at the end. A lockstep tree without a `root` lies in a temporary folder."""
     with ExitStack() as stack:
         if name == "simulated":
             backend = simulated(scenario, trace)
         elif name == "linux":
-            backend = linux(scenario, root or Path("/"), act)
+            backend = linux(scenario, root or Path("/"), access)
         elif root is not None:
             backend = lockstep(scenario, root, trace)
         else:

@@ -37,7 +37,7 @@ def _checks(options: argparse.Namespace, scenario: Scenario, folder: Path) -> li
     if options.backend == "lockstep":
         return check_hardware(lambda: lockstep(scenario, folder).hardware)
     if options.backend == "linux":
-        return check_hardware(lambda: linux(scenario, Path(options.root or "/"), act=False).hardware)
+        return check_hardware(lambda: linux(scenario, Path(options.root or "/")).hardware)
     # A recording of the suite itself, so that the replay is asked what it can answer.
     recording = RecordingHardware(simulated(scenario).hardware)
     check_hardware(lambda: recording)

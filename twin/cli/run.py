@@ -20,7 +20,7 @@ from typing import Any
 from hardware.interface import Hardware
 from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
-from twin.cli.backends import Backend, opened, simulated
+from twin.cli.backends import Access, Backend, opened, simulated
 from twin.cli.crystal import crystal_core
 from twin.control.choose import make_controller, own_sources
 from twin.control.cycle import Cycle
@@ -55,7 +55,8 @@ def main(options: argparse.Namespace) -> int:
     root = None if options.root is None else Path(options.root)
     inputs = input_digests(scenario, source)
     warm_up(scenario, trace)
-    with opened(options.backend, scenario, root, options.act, trace) as backend:
+    access = Access(options.act, options.shadow, _budget(options))
+    with opened(options.backend, scenario, root, trace, access) as backend:
         controller = make_controller(scenario, backend.hardware.limits, weights)
         key = _key(scenario, inputs, options.backend)
         with _directory(options, scenario, key) as directory:
@@ -86,19 +87,31 @@ def _load(options: argparse.Namespace) -> Scenario:
 def _check_options(options: argparse.Namespace) -> None:
     wrong = []
     if options.backend != "linux":
-        wrong += [f"--{name} goes with --backend linux" for name in ("act", "load") if getattr(options, name)]
+        wrong += [f"--{name} goes with --backend linux" for name in ("act", "shadow", "load") if getattr(options, name)]
     if options.backend == "simulated" and options.root is not None:
         wrong.append("--root goes with --backend linux or lockstep")
     if options.backend == "linux" and options.root is not None and not Path(options.root).is_dir():
         wrong.append(f"--root {options.root}: is not a folder; name one that holds sys and proc")
     if options.backend == "lockstep" and options.root is not None and Path(options.root).is_file():
         wrong.append(f"--root {options.root}: is a file; name a folder for the tree")
+    if options.go_live_within is not None and not (options.act and options.shadow):
+        wrong.append("--go-live-within goes with --shadow --act: it says when to act")
+    if options.act and options.shadow and options.go_live_within is None:
+        wrong.append("--shadow --act: in shadow nothing is acted on until --go-live-within C:SECONDS is kept; name it")
     if wrong:
         raise InputError("; ".join(wrong))
     if options.load:
         from twin.cli.player import check_port
 
         check_port(Path(options.root or "/"))
+
+
+def _budget(options: argparse.Namespace) -> tuple[int, float] | None:
+    """How far the twin may part (millicelsius), and for how long it must not have (s)."""
+    if options.go_live_within is None:
+        return None
+    celsius, seconds = options.go_live_within
+    return round(celsius * 1_000), seconds
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

@@ -67,3 +67,15 @@ def percent(text: str) -> float:
     if not 0.0 <= value <= 100.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 100 percent")
     return value
+
+
+def part_and_time(text: str) -> tuple[float, float]:
+    """How far two temperatures may part (above 0, at most 50 C) and for how long (s), written C:SECONDS."""
+    celsius, colon, duration = text.partition(":")
+    try:
+        value = float(celsius) if colon else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 50.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: write C:SECONDS, such as 2:600 for 2 C (up to 50) over 600 s")
+    return value, seconds(duration)

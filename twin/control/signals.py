@@ -1,23 +1,20 @@
 """From raw readings to a `View`: utilisation and power out of counters, gates, and the thermal model.
 
-The one place where counters become rates. Simulated and real readings pass through it alike.
+Simulated and real readings pass through it alike.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from operator import itemgetter
 
 from hardware.interface import Channel, Readings
 from twin.control.expectation import Expectation
 from twin.control.gate import Gate, GateSettings
+from twin.control.rates import FrameMeter, LoadMeter, PowerMeter, most_cpu_microwatts, most_gpu_microwatts
 from twin.control.view import View
 from twin.scenario import Scenario
-from twin.timing import SECOND_NS, Wake
-
-MOST_FRAMES = 1_000_000
-"""A count that rises by more within a second or so counts no frames."""
+from twin.timing import Wake
 
 _PICKED = (
     "cpu_busy_ticks", "cpu_total_ticks", "cpu_clock_kilohertz", "gpu_busy_ppm", "gpu_power_microwatts",
@@ -36,10 +33,10 @@ class Signals:
         # Channels that the machine does not have are read behind the last one, where a None is put.
         self._pick = itemgetter(*[places.get(name, len(channels)) for name in _PICKED])
         self._energy = places["cpu_energy_microjoules"]
-        self._energy_wrap = channels[self._energy].wrap
-        self._last_energy: tuple[int, int] | None = None
-        self._last_ticks: tuple[int, int] | None = None
-        self._frames: deque[tuple[int, int]] = deque()
+        most_microwatts = most_cpu_microwatts(machine.cpu.pl2_watts)
+        self._cpu_power = PowerMeter(channels[self._energy].wrap, most_microwatts)
+        self._cpu_load = LoadMeter()
+        self._frames = FrameMeter()
         settings = [
             GateSettings(
                 sensor.name,
@@ -69,9 +66,7 @@ class Signals:
         self._fan_places = tuple(places[f"{name}_rpm"] for name in self._fan_names)
         self._fan_outputs = tuple(f"{name}_pwm" for name in self._fan_names)
         self._commanded = [fan.initial_pwm for fan in machine.fans]
-        # What a processor draws is at most a few times its limit; a counter that says more is wrong.
-        self._most_cpu_microwatts = 2_000_000 * round(machine.cpu.pl2_watts)
-        self._most_gpu_microwatts = 4_000_000 * round(machine.gpu.power_limit_watts)
+        self._most_gpu_microwatts = most_gpu_microwatts(machine.gpu.power_limit_watts)
 
     def see(self, cycle: int, due_ns: int, wake: Wake, readings: Readings) -> View:
         """The picture of this cycle. `due_ns + wake.lateness_ns` is when it began."""
@@ -87,11 +82,12 @@ class Signals:
 
         expectation = self._expectation
         if wake.suspended_ns:
-            self._last_energy = self._last_ticks = None
+            self._cpu_power.forget()
+            self._cpu_load.forget()
             for gate in self._gates:
                 gate.forget()
             expectation.forget()
-        cpu_power = self._cpu_power_microwatts(values[self._energy], times_ns[self._energy])
+        cpu_power = self._cpu_power.see(values[self._energy], times_ns[self._energy])
         if gpu_power is not None and not 0 <= gpu_power <= self._most_gpu_microwatts:
             gpu_power = None
         memory_used = _memory_used_ppm(memory_total, memory_available)
@@ -126,7 +122,7 @@ class Signals:
             self._fan_names,
             fan_rpm,
             expectation.fan_trouble,
-            self._cpu_load_ppm(busy_ticks, total_ticks),
+            self._cpu_load.see(busy_ticks, total_ticks),
             cpu_power,
             cpu_clock,
             gpu_load,
@@ -135,7 +131,7 @@ class Signals:
             memory_used,
             frame_rate,
             frame_latency,
-            self._counted_millihertz(frames_completed, now_ns),
+            self._frames.see(frames_completed, now_ns),
             game_state,
             words_offered,
             expectation.suspicion,
@@ -150,52 +146,6 @@ class Signals:
         self._commanded = [values.get(name, pwm) for name, pwm in zip(self._fan_outputs, last, strict=True)]
         if self._commanded != last:
             self._expectation.commanded(self._commanded)
-
-    # --- rates from counters ------------------------------------------------------------------------------------------
-
-    def _cpu_power_microwatts(self, value: int | None, taken_ns: int) -> int | None:
-        """Mean power since the energy counter was last seen; None without two plausible sights of it."""
-        last = self._last_energy
-        if value is None:
-            return None
-        self._last_energy = (value, taken_ns)
-        if last is None or taken_ns <= last[1]:
-            return None
-        wrap = self._energy_wrap
-        spent = value - last[0]
-        if wrap is not None and (taken_ns - last[1]) * self._most_cpu_microwatts // SECOND_NS > wrap:
-            return None  # it may have gone round more than once
-        if spent < 0:
-            if wrap is None:
-                return None
-            spent += wrap + 1
-        microwatts = spent * SECOND_NS // (taken_ns - last[1])
-        # A counter that was reset, or went round more than once, implies a power that the processor cannot draw.
-        return microwatts if 0 <= microwatts <= self._most_cpu_microwatts else None
-
-    def _cpu_load_ppm(self, busy: int | None, total: int | None) -> int | None:
-        last = self._last_ticks
-        if busy is None or total is None:
-            return None
-        self._last_ticks = (busy, total)
-        if last is None or total <= last[1] or not 0 <= busy - last[0] <= total - last[1]:
-            return None
-        return (busy - last[0]) * 1_000_000 // (total - last[1])
-
-    def _counted_millihertz(self, count: int | None, now_ns: int) -> int | None:
-        """Frames a second since a second ago (or as long as they were counted); None without two counts that fit."""
-        seen = self._frames
-        if count is None or (seen and (count < seen[-1][1] or now_ns <= seen[-1][0])):
-            seen.clear()
-        if count is None:
-            return None
-        seen.append((now_ns, count))
-        while len(seen) > 2 and seen[1][0] <= now_ns - SECOND_NS:
-            seen.popleft()
-        first_ns, first = seen[0]
-        if now_ns <= first_ns or not 0 <= count - first <= MOST_FRAMES:
-            return None
-        return (count - first) * 1_000 * SECOND_NS // (now_ns - first_ns)
 
     # --- plausibility -------------------------------------------------------------------------------------------------
 
