@@ -1,0 +1,55 @@
+"""Every small change of the guardian's source is noticed by its own tests (nightly: it takes hours)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mutate import ROOT, copied, mutants, passes
+from profiles import NIGHTLY
+
+TESTS = {
+    "hardware/watch.py": ("tests/test_guardian_watch.py", "tests/test_guardian_turns.py"),
+    "hardware/journal.py": ("tests/test_guardian_journal.py",),
+    "hardware/restore.py": ("tests/test_guardian_journal.py", "tests/test_guardian_turns.py"),
+    "hardware/guardian.py": ("tests/test_guardian_turns.py", "tests/test_guardian_nvml.py"),
+}
+"""Each file, and the tests that have to notice; all of them work in one process, with clocks of their own."""
+
+EQUIVALENT: tuple[tuple[str, str], ...] = ()
+"""What was changed, and into what, where nobody can tell the difference."""
+
+nightly = pytest.mark.skipif(not NIGHTLY, reason="takes hours; make test-nightly runs it")
+
+
+def all_mutants() -> list[tuple[str, str, str]]:
+    """The file, what is changed, and the changed source."""
+    return [(path, what, source) for path in TESTS for what, source in mutants((ROOT / path).read_text("utf-8"))]
+
+
+def equivalent(what: str) -> bool:
+    return any(what.split(": ", 1)[1].startswith(before) and after in what for before, after in EQUIVALENT)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("mutant"))
+
+
+@nightly
+@pytest.mark.parametrize("path", TESTS)
+def test_the_source_as_it_is_passes(copy: Path, path: str) -> None:
+    assert passes(copy, Path(path), (ROOT / path).read_text("utf-8"), TESTS[path])
+
+
+UNEQUAL = [
+    pytest.param(*each, id=f"{each[0]}:{each[1]}")
+    for each in (all_mutants() if NIGHTLY else [])
+    if not equivalent(each[1])
+]
+
+
+@nightly
+@pytest.mark.parametrize(("path", "what", "source"), UNEQUAL)
+def test_no_mutant_survives(copy: Path, path: str, what: str, source: str) -> None:
+    assert not passes(copy, Path(path), source, TESTS[path]), f"nobody notices {what}"
