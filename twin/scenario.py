@@ -67,8 +67,7 @@ class Cpu:
 class Gpu:
     """As the CPU, with one clock domain, a power cap and a slowdown temperature.
 
-    With `limit_clock` its highest clock is an output too, as NVIDIA's driver has it, whose safe value is
-    `safe_kilohertz`.
+    With `limit_clock` its highest clock is an output too, as with NVIDIA, and `safe_kilohertz` that output's safe value.
     """
 
     enabled: bool = True
@@ -197,15 +196,11 @@ _DEFAULT_NODES = (
 )
 _DEFAULT_EDGES = (
     Edge(a="cpu_die", b="cpu_sink", still_watts_per_kelvin=4.5),
-    Edge(
-        a="cpu_sink", b="case", still_watts_per_kelvin=0.65, forced_watts_per_kelvin=4.25, fan="cpu_fan",
-        exponent=0.75,
-    ),
+    Edge(a="cpu_sink", b="case", still_watts_per_kelvin=0.65, forced_watts_per_kelvin=4.25, fan="cpu_fan",
+         exponent=0.75),
     Edge(a="gpu_die", b="gpu_sink", still_watts_per_kelvin=11.0),
-    Edge(
-        a="gpu_sink", b="case", still_watts_per_kelvin=1.0, forced_watts_per_kelvin=6.6, fan="gpu_fan",
-        exponent=0.75,
-    ),
+    Edge(a="gpu_sink", b="case", still_watts_per_kelvin=1.0, forced_watts_per_kelvin=6.6, fan="gpu_fan",
+         exponent=0.75),
     Edge(a="case", b="ambient", still_watts_per_kelvin=4.0, forced_watts_per_kelvin=21.0, fan="case_fan", exponent=0.8),
 )  # fmt: skip
 _DEFAULT_SENSORS = (
