@@ -18,6 +18,7 @@ from guarding import until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.cli import _parser
 from twin.cli.service import RULES, UNIT, filled
 from twin.service import Announced, ServiceError, announced
 
@@ -205,6 +206,16 @@ def test_the_rule_is_one_for_the_energy_counter_alone() -> None:
     assert re.fullmatch(rf"{term}(, {term})*", lines[0])
     assert 'SUBSYSTEM=="powercap"' in lines[0]
     assert "/energy_uj" in lines[0]
+
+
+def test_every_command_of_the_page_is_one_that_twin_knows() -> None:
+    page = (Path(__file__).parent.parent / "docs/running.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [match[1].split() for line in lines if (match := re.match(r"(?:sudo )?twin ([^|]+)", line))]
+    assert len(commands) >= 8
+    for words in commands:
+        _parser().parse_args(words)
 
 
 def test_both_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

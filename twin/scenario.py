@@ -67,7 +67,7 @@ class Cpu:
 class Gpu:
     """As the CPU, with one clock domain, a power cap and a slowdown temperature.
 
-    With `limit_clock` its highest clock is an output too, as with NVIDIA, and `safe_kilohertz` that output's safe value.
+    With `limit_clock` its highest clock is an output too, as NVIDIA has it; `safe_kilohertz` is the safe value of that.
     """
 
     enabled: bool = True
