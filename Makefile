@@ -10,7 +10,7 @@ LATER_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 $(HOME)/.
 LATER := .venv-later
 LATER_STAMP := $(if $(LATER_PYTHON),$(LATER)/.complete)
 
-.PHONY: run test test-nightly benchmark goldens machines clean
+.PHONY: run test test-drivers test-nightly benchmark goldens machines clean
 
 run: $(STAMP)
 	$(VENV)/bin/twin run gaming
@@ -19,10 +19,16 @@ test: $(STAMP) $(LATER_STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n auto --ignore=tests/drivers
+	$(MAKE) test-drivers
+
+# Real drivers in a virtual machine: needs QEMU, busybox-static and apt-get (for Debian's kernel); else it is skipped.
+test-drivers: $(STAMP)
+	$(VENV)/bin/python -m pytest -p no:xdist -s --durations=3 tests/drivers
 
 test-nightly: $(STAMP) $(LATER_STAMP)
-	HYPOTHESIS_PROFILE=nightly $(VENV)/bin/python -m pytest -n auto
+	HYPOTHESIS_PROFILE=nightly $(VENV)/bin/python -m pytest -n auto --ignore=tests/drivers
+	HYPOTHESIS_PROFILE=nightly $(MAKE) test-drivers
 
 benchmark: $(STAMP)
 	$(VENV)/bin/python benchmarks/bars.py

@@ -27,7 +27,7 @@ from typing import Any
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import MOST, Output, checked, integer, rebuilt
 from hardware.linux.sysfs import FileCell, Root
-from hardware.restore import RefusedError, give_back, lease, library, refuse_daemons, replay
+from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, refuse_daemons, replay
 from hardware.status import Status
 from hardware.watch import LEASE_NS, Bounds, OutputWatch, Watch
 
@@ -35,6 +35,8 @@ BEAT_NS = 10_000_000
 """So often messages are taken in and everything is looked after."""
 SUSPEND_NS = 500_000_000
 """The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
+REMEMBERED_NS = 2_000_000_000
+"""So long a driver may remember what it has read; few remember it longer than one."""
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
 ANSWER = struct.Struct("<cBxxIQ")
@@ -204,7 +206,7 @@ class Guardian:
         """From the first message to the end, which `wake` may be. Returns 0 when everything was given back, else 1."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.callback(os.close, self.begin())
+                stack.callback(leave, self.begin())
             except Exception as error:  # nothing was changed yet
                 self._send({"ready": False, "why": _words(error)})
                 return 1
@@ -248,6 +250,9 @@ class Guardian:
             replayed = replay(self._root, self._journal)
             if outputs:
                 refuse_daemons(self._root)
+            # What was set a moment ago may be what files still show, and would be taken for what was there.
+            since_ns = 0 if replayed["found"] else self._boot_ns() - ended_ns(leased)
+            time.sleep((REMEMBERED_NS - since_ns) / 1e9 if outputs and 0 <= since_ns < REMEMBERED_NS else 0)
             # What could not be given back keeps the originals of before.
             left = {entry["name"]: entry for entry in (self._journal.read() or ([], ""))[0]}
             for output in outputs:
@@ -262,7 +267,7 @@ class Guardian:
             self._write_journal()
             had = privileged()
         except BaseException:
-            os.close(leased)
+            leave(leased)
             raise
         self._due_ns = self._now_ns() + BEAT_NS
         self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused()})

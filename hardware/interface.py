@@ -121,6 +121,14 @@ class UnknownChannelError(KeyError):
         return f"unknown channel {self.name!r}; this hardware takes {', '.join(self.known) or 'no commands'}"
 
 
+class AmbiguousDeviceError(LookupError):
+    """Several devices answer to one name, and taking the first would be a guess. `candidates` are their paths."""
+
+    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.candidates = candidates
+
+
 class Hardware(Protocol):
     """A machine, as the loop sees it."""
 

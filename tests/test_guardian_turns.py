@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,17 @@ from hardware.guardian import PAIR, PROPOSAL, Guardian
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import Output
 from hardware.linux.sysfs import Root
-from hardware.restore import DAEMONS, OverTimeError, RefusedError, bounded, lease, replay, restore
+from hardware.restore import (
+    DAEMONS,
+    OverTimeError,
+    RefusedError,
+    bounded,
+    ended_ns,
+    lease,
+    leave,
+    replay,
+    restore,
+)
 from hardware.watch import GIVE_UP_NS, State
 
 
@@ -824,3 +835,50 @@ def test_what_keeps_it_on_time_is_asked_for_and_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "nice", denied)
     monkeypatch.setattr("builtins.open", denied)
     assert module.privileged() == []
+
+
+# --- what chips remember ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lease_says", "journal", "waits"),
+    [
+        ("", False, 0.0),
+        ("17\n", False, 0.0),
+        ("17         one\n", False, 0.0),
+        # The boot clock of a bench stands at ten seconds.
+        ("0          10000000000\n", False, 2.0),
+        ("0          9500000000\n", False, 1.5),
+        ("0          8000000000\n", False, 0.0),
+        ("0          4000000000\n", False, 0.0),
+        ("0          10000000001\n", False, 0.0),
+        ("0          4000000000\n", True, 2.0),
+    ],
+)
+def test_nothing_is_read_while_it_may_be_what_the_session_before_has_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch, lease_says: str, journal: bool, waits: float
+) -> None:
+    if journal:
+        with bench(root) as before:
+            before.run(200)
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lease").write_text(lease_says)
+    slept: list[float] = []
+    monkeypatch.setattr("hardware.guardian.time.sleep", slept.append)
+    with bench(root, begin=False) as made:
+        made.now_ns = 10**10
+        made.begin()
+        assert sum(slept) == pytest.approx(waits)
+
+
+def test_who_leaves_says_when(root: Path) -> None:
+    leased = lease(str(root / FOLDER))
+    assert ended_ns(leased) < 0
+    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    leave(leased)
+    again = lease(str(root / FOLDER))
+    ended = ended_ns(again)
+    assert before_ns <= ended <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert (root / FOLDER / "lease").read_text() == f"{os.getpid():<10} {ended}\n"
+    os.close(again)

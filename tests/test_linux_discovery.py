@@ -8,12 +8,12 @@ from hardware_fakes import FakeClock, add_chip, add_zone, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware.interface import Channel, Limit, Source, Status, Wiring
+from hardware.interface import AmbiguousDeviceError, Channel, Limit, Source, Status, Wiring
 from hardware.linux import cpufreq, hwmon, powercap, thermal
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.hands import DirectHands
 from hardware.linux.output import Output
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
+from hardware.linux.sysfs import FileCell, Root
 
 CHIPS = {
     "platform/coretemp.0": (

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hardware.interface import (
+    AmbiguousDeviceError,
     Applied,
     Channel,
     Command,
@@ -27,7 +28,7 @@ from hardware.linux.application import Application
 from hardware.linux.hands import Asked, Hands
 from hardware.linux.output import Output
 from hardware.linux.proc import Meminfo, Stat, Table, TableCell
-from hardware.linux.sysfs import AmbiguousDeviceError, Outcome, Readable, Root
+from hardware.linux.sysfs import Outcome, Readable, Root
 
 SCAN_READS = 10
 """While a device is missing, it is looked for again once in so many reads."""

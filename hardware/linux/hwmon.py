@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hardware.interface import Source
+from hardware.interface import AmbiguousDeviceError, Source
 from hardware.linux.output import Lane, Output
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
+from hardware.linux.sysfs import FileCell, Root
 
 FILES = {
     "temp": "temp{}_input",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hardware.interface import Source
+from hardware.interface import AmbiguousDeviceError, Source
 from hardware.linux.output import MOST, Lane, Output
-from hardware.linux.sysfs import AmbiguousDeviceError, FileCell, Root
+from hardware.linux.sysfs import FileCell, Root
 
 
 @dataclass(frozen=True, slots=True)

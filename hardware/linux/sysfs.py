@@ -23,13 +23,8 @@ RETRIES = 2
 """How often a read that was interrupted, or asked to come again, is repeated at once."""
 
 _INTEGER = re.compile(rb"-?[0-9]{1,18}\n?")
-_STATUSES = {
-    errno.ENOENT: Status.ABSENT,
-    errno.ENODEV: Status.ABSENT,
-    errno.ENXIO: Status.ABSENT,
-    errno.EACCES: Status.DENIED,
-    errno.EPERM: Status.DENIED,
-}
+_STATUSES = dict.fromkeys((errno.ENOENT, errno.ENODEV, errno.ENXIO), Status.ABSENT)
+_STATUSES |= dict.fromkeys((errno.EACCES, errno.EPERM), Status.DENIED)
 
 
 class Outcome(NamedTuple):
@@ -38,14 +33,6 @@ class Outcome(NamedTuple):
     value: int | None
     status: Status
     detail: str = ""
-
-
-class AmbiguousDeviceError(LookupError):
-    """Several devices answer to one name, and taking the first would be a guess. `candidates` are their paths."""
-
-    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.candidates = candidates
 
 
 class Readable(Protocol):

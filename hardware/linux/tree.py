@@ -127,7 +127,8 @@ class SysTree:
         self._sequence = 0
         self._leaves: list[_Leaf] = []
         self._rows: dict[str, list[tuple[int, Source]]] = {"stat": [], "meminfo": [], "application": []}
-        self._outputs: dict[str, tuple[str, Source]] = {}
+        self.outputs: dict[str, tuple[str, Source]] = {}
+        """Output to its file and to what the file's integer means."""
         self.wiring = shown(wiring)
         """Each channel with the one source that shows it here; it is this that a backend on the tree is given."""
         self._reader = Root(root)
@@ -157,9 +158,9 @@ class SysTree:
             else:
                 self._leaves.append(_Leaf(index, self._sensor_path(channel, source), source))
         for limit, source in outputs:
-            self._outputs[limit.name] = self._output_path(limit, source), source
+            self.outputs[limit.name] = self._output_path(limit, source), source
             first = initial.get(limit.name, limit.maximum)
-            self._write(self._outputs[limit.name][0], f"{to_raw(source, first)}\n")
+            self._write(self.outputs[limit.name][0], f"{to_raw(source, first)}\n")
 
     def _sensor_path(self, channel: Channel, source: Source) -> str:
         if source.kind == "thermal":
@@ -284,7 +285,7 @@ class SysTree:
     def commands(self) -> dict[str, int]:
         """The outputs as their files say now, not clamped; one whose file is no integer is left out."""
         found: dict[str, int] = {}
-        for name, (path, source) in self._outputs.items():
+        for name, (path, source) in self.outputs.items():
             raw = self._reader.read_integer(path).value
             if raw is not None:
                 found[name] = to_channel(source, raw)

@@ -220,6 +220,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("backend", choices=(*BACKENDS, "replay"), help="which backend")
     check.add_argument("--root", metavar="DIR", type=_there, help="linux: folder that holds sys and proc (default: /)")
 
+    serve = add("serve", "keep a live tree of the simulated machine in wall time, for other programs")
+    serve.add_argument("scenario", metavar="SCENARIO", help="a shipped scenario or a TOML file")
+    serve.add_argument("--root", metavar="DIR", type=_folder, required=True, help="a folder for the tree alone")
+    serve.add_argument("--duration", metavar="SECONDS", type=_seconds, help="how long (default: until interrupted)")
+    serve.add_argument("--seed", metavar="N", type=_whole, help="instead of the scenario's seed; 0 is a seed")
+    serve.add_argument(
+        "--set", metavar="KEY.PATH=VALUE", action="append", default=[], help="any scenario key; repeatable"
+    )
+
     pool = add("pool", "blocks, tiers, fragmentation and records of a memory pool, live")
     pool.add_argument("pool", metavar="RUN|PATH", help="the directory of a run that is going on, or a pool file")
     pool.add_argument("--records", metavar="N", type=_whole, default=5, help="telemetry records (default: 5)")

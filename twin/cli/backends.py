@@ -192,7 +192,12 @@ def opened(
 def _world(scenario: Scenario, trace: TraceTable | None, batch: bool) -> tuple[VirtualEnvironment, World]:
     lateness = ModelledLateness(scenario.heartbeat.lateness_quantiles_ns, scenario.seed)
     env = VirtualEnvironment(lateness, batch)
+    return env, world_in(env, scenario, trace)
+
+
+def world_in(env: TwinEnvironment, scenario: Scenario, trace: TraceTable | None) -> World:
+    """The machine of `scenario`, alive in `env`. Raises `InputError` for one that cannot be."""
     try:
-        return env, World(env, scenario, wiring(scenario.machine), trace)
+        return World(env, scenario, wiring(scenario.machine), trace)
     except ValueError as error:
         raise InputError(f"the machine of the scenario cannot be: {error}") from error

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -281,7 +281,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(output.Progress(options, scenario.name, scenario.duration_ms // 1_000))
         progress.watch(backend.env)
-        stack.enter_context(_stopping_cleanly(loop))
+        stack.enter_context(stopping_cleanly(loop.stop))
         if options.load:
             from twin.cli.player import playing
 
@@ -290,16 +290,16 @@ def _run(
 
 
 @contextlib.contextmanager
-def _stopping_cleanly(loop: Loop) -> Iterator[None]:
-    """The first interrupt ends the run before its next cycle; a second one ends the program."""
+def stopping_cleanly(stop: Callable[[], None]) -> Iterator[None]:
+    """The first interrupt calls `stop`, which ends a run before its next cycle; a second one ends the program."""
     before: dict[signal.Signals, Any] = {}
 
-    def stop(number: int, _: object) -> None:
-        loop.stop()
+    def on_signal(number: int, _: object) -> None:
+        stop()
         signal.signal(number, before[signal.Signals(number)])
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        before[each] = signal.signal(each, stop)
+        before[each] = signal.signal(each, on_signal)
     try:
         yield
     finally:
