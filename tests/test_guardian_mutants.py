@@ -28,7 +28,8 @@ EQUIVALENT = {
     ("DEAD = 4", "4 -> 5"),
     # A file without a buffer, and one that is closed at once.
     (
-        'with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123',
+        'with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  '
+        "# noqa: PTH123",
         "0 -> -1",
     ),
 }
