@@ -135,12 +135,8 @@ class FanWatch:
         if now_ns - self._moved_ns < TACH_NS:
             return self._wrong
         before = self._steady
-        if (
-            before is None
-            or before[0] * 2 > self._maximum
-            or (raw - before[0]) * 8 < self._maximum * 3
-            or (rpm * 20 > before[1] * 21)
-        ):
+        if (before is None or before[0] * 2 > self._maximum or (raw - before[0]) * 8 < self._maximum * 3
+                or rpm * 20 > before[1] * 21):  # fmt: skip
             self._steady, self._deaf = (raw, rpm), 0
             return ""
         self._deaf += 1
@@ -165,6 +161,7 @@ class OutputWatch:
         self._fought_ns: int | None = None
         self._recent: list[tuple[int, int]] = []
         self._look_ns = 0
+        self._shown: int | None = None
         self._strange = 0
 
     @property
@@ -199,6 +196,8 @@ class OutputWatch:
         if self._wait_ns is not None and now_ns >= self._wait_ns:
             # Whatever has taken the output has had its time.
             self._wait_ns, self._fought_ns, self.written = None, now_ns, None
+        elif self._wait_ns is not None and cool and self._yields_too_little():
+            self._wait_ns = self.written = None
         goal = self.goal(now_ns, cool)
         urgent, self._cooling = cool and not self._cooling, cool
         if goal is None or goal == self.written or self._wait_ns is not None:
@@ -206,6 +205,12 @@ class OutputWatch:
         if self._tried_ns is not None and now_ns - self._tried_ns < WRITE_NS and not urgent:
             return None
         return goal
+
+    def _yields_too_little(self) -> bool:
+        """Whether it is left to something else that cools less than is safe, as far as anybody knows."""
+        if self._wrong["shown"][0] is Trouble.LESS:
+            return False
+        return self._shown is None or (self.bounds.safe - self._shown) * self.bounds.cooler > 0
 
     def wrote(self, now_ns: int, raw: int, why: str) -> None:
         """`raw` was written; it failed if `why` is not empty."""
@@ -223,7 +228,8 @@ class OutputWatch:
 
     def forget(self) -> None:
         """Nobody knows what is in force, as after a suspend."""
-        self.written, self._strange = None, 0
+        self.written = self._wait_ns = None
+        self._strange = 0
         self._recent.clear()
 
     # --- looking ------------------------------------------------------------------------------------------------------
@@ -239,13 +245,13 @@ class OutputWatch:
         """
         self._look_ns = now_ns + self.bounds.settle_ns
         # What was in force within the time that it takes to show may be what is shown.
-        old = [
-            number for number, (time_ns, _raw) in enumerate(self._recent) if time_ns <= now_ns - self.bounds.settle_ns
-        ]
-        self._recent = self._recent[old[-1] if old else 0 :]
-        if self._wait_ns is None and self.written is not None:
+        settled_ns = now_ns - self.bounds.settle_ns
+        while len(self._recent) > 1 and self._recent[1][0] <= settled_ns:
+            del self._recent[0]
+        waits, self._shown = self._wait_ns is not None, shown
+        if self.written is not None:
             self._compare(now_ns, shown, ours, why)
-            if rpm is not None and self.fan is not None:
+            if rpm is not None and self.fan is not None and not waits:
                 self._note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
 
     def _compare(self, now_ns: int, shown: int | None, ours: bool, why: str) -> None:
@@ -254,7 +260,7 @@ class OutputWatch:
         play = (self.bounds.maximum - self.bounds.minimum) // 16
         low, high = min(raws) - play, max(raws) + play
         if ours and shown is not None and low <= shown <= high:
-            self._strange = 0
+            self._strange, self._wait_ns = 0, None
             self._note("shown", Trouble.NONE, "")
             return
         self._strange += 1
@@ -269,8 +275,11 @@ class OutputWatch:
         who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
         said = f"{who}, which cools less" if less else f"{who}, and is left to it"
         self._note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
-        again = now_ns if less else now_ns + FIGHT_NS
-        self._wait_ns = again if self._fought_ns is None else max(again, self._fought_ns + FIGHT_NS)
+        again_ns = now_ns if less else now_ns + FIGHT_NS
+        if self._fought_ns is not None:
+            again_ns = max(again_ns, self._fought_ns + FIGHT_NS)
+        # It is looked at while it waits, which makes no wait longer.
+        self._wait_ns = again_ns if self._wait_ns is None else min(again_ns, self._wait_ns)
 
 
 class Watch:

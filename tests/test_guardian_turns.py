@@ -428,6 +428,18 @@ def test_more_cooling_by_others_is_left_to_them_for_ten_seconds(root: Path, thei
             assert guarded.said[-1]["state"] == "NORMAL"
 
 
+def test_full_cooling_does_not_wait_for_firmware_that_was_yielded_to(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(3_000, {**MIDDLE, "fan_pwm": 60})
+        put(root / CHIP, {"pwm1": 100})
+        guarded.run(2_500, {**MIDDLE, "fan_pwm": 60})
+        assert "left to it" in guarded.said[-1]["failed"]["fan_pwm"]
+        put(root / CHIP, {"pwm1": 10})
+        guarded.run(400, values=None)
+        assert guarded.guardian.watch.cool
+        assert shown(root)[FILES["fan_pwm"]] == 255
+
+
 def test_a_fan_that_stands_is_kicked_and_then_an_alarm(root: Path) -> None:
     with bench(root) as guarded:
         guarded.run(3_000)

@@ -156,6 +156,58 @@ def test_more_cooling_by_others_is_left_alone(bounds: Bounds, mine: int, theirs:
     assert output.due(2 * SETTLE_NS + FIGHT_NS, False) == mine + 1
 
 
+@pytest.mark.parametrize(
+    ("bounds", "mine", "theirs", "safe"), [(FAN, 80, 200, 255), (CAP, 50_000, 30_000, 20_000)], ids=["fan", "cap"]
+)
+def test_full_cooling_is_not_left_to_others_who_cool_less(bounds: Bounds, mine: int, theirs: int, safe: int) -> None:
+    output = in_force(bounds, mine)
+    look(output, SETTLE_NS, theirs)
+    look(output, 2 * SETTLE_NS, theirs)
+    assert output.trouble is Trouble.YIELDS
+    assert output.due(2 * SETTLE_NS, False) is None
+    # What cools as much is left alone, and looked at all the while.
+    look(output, 3 * SETTLE_NS, safe)
+    assert output.due(3 * SETTLE_NS, True) is None
+    look(output, 4 * SETTLE_NS, theirs)
+    assert output.due(4 * SETTLE_NS, False) is None
+    assert output.due(4 * SETTLE_NS, True) == safe
+    output.wrote(4 * SETTLE_NS, safe, "")
+    look(output, 5 * SETTLE_NS, safe)
+    assert output.trouble is Trouble.NONE
+
+
+def test_what_it_is_left_to_is_watched() -> None:
+    output = in_force(FAN, 80)
+    look(output, SETTLE_NS, 200)
+    look(output, 2 * SETTLE_NS, 200)
+    look(output, 3 * SETTLE_NS, None)
+    assert output.due(3 * SETTLE_NS, False) is None
+    # Nobody knows what it is left to.
+    unknown = output.due(3 * SETTLE_NS, True)
+    assert unknown == 255
+    output = in_force(FAN, 80)
+    look(output, SETTLE_NS, 200)
+    look(output, 2 * SETTLE_NS, 200)
+    look(output, 3 * SETTLE_NS, 10)
+    look(output, 4 * SETTLE_NS, 10)
+    assert output.trouble is Trouble.LESS
+    assert output.due(4 * SETTLE_NS, False) == 80
+    # Who gives it back by himself ends the wait.
+    output = in_force(FAN, 80)
+    look(output, SETTLE_NS, 200)
+    look(output, 2 * SETTLE_NS, 200)
+    look(output, 3 * SETTLE_NS, 80)
+    assert output.trouble is Trouble.NONE
+    output.asked = 90
+    assert output.due(3 * SETTLE_NS, False) == 90
+    # After a suspend nothing is left to anybody.
+    output = in_force(FAN, 80)
+    look(output, SETTLE_NS, 200)
+    look(output, 2 * SETTLE_NS, 200)
+    output.forget()
+    assert output.due(2 * SETTLE_NS, False) == 80
+
+
 def test_one_that_cannot_be_read_back_is_said() -> None:
     output = in_force(FAN, 80)
     look(output, SETTLE_NS, None)

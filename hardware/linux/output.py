@@ -142,19 +142,12 @@ class Output(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """The output in JSON's types, for `rebuilt`."""
-        return {
-            "where": self.where,
-            "lanes": [
-                {
-                    **{key: getattr(lane, key) for key in ("low", "high", "manual", "full", "blind")},
-                    **{key: _place(getattr(lane, key)) for key in ("value", "mode", "floor")},
-                }
-                for lane in self.lanes
-            ],
-            "cooler": self.cooler,
-            "tach": _place(self.tach),
-            "settle_ns": self.settle_ns,
-        }
+        cells = ("value", "mode", "floor")
+        lanes = [
+            {key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
+            for lane in self.lanes
+        ]
+        return {**self._asdict(), "lanes": lanes, "tach": _place(self.tach)}
 
 
 def _place(cell: Readable | None) -> dict[str, Any] | None:
@@ -192,16 +185,10 @@ def _lane(root: Root, table: dict[str, Any], library: Callable[[str], Cell]) -> 
     low, high = integer(table, "low", -MOST, MOST), integer(table, "high", -MOST, MOST)
     if value is None or low > high:
         raise ValueError(f"a lane from {low} to {high} at {table.get('value')!r} is none")
-    return Lane(
-        value,
-        low,
-        high,
-        _cell(root, table, "mode", library),
-        integer(table, "manual", 0, 255),
-        None if table.get("full") is None else integer(table, "full", 0, 255),
-        _cell(root, table, "floor", library),
-        checked(table.get("blind"), "blind", bool),
-    )
+    mode, floor = _cell(root, table, "mode", library), _cell(root, table, "floor", library)
+    full = None if table.get("full") is None else integer(table, "full", 0, 255)
+    blind = checked(table.get("blind"), "blind", bool)
+    return Lane(value, low, high, mode, integer(table, "manual", 0, 255), full, floor, blind)
 
 
 def _cell(root: Root, table: dict[str, Any], key: str, library: Callable[[str], Cell]) -> Cell | None:
