@@ -195,14 +195,45 @@ def test_a_guardian_that_keeps_dying_is_not_started_for_ever_and_the_last_word_i
         os.kill(hands.pid, signal.SIGKILL)
         until(lambda: gone(hands.pid or 0))
         hardware.apply(Command(MIDDLE))
-    for _cycle in range(3):
+    # Nobody waits for the end of the run, or has to come: the last guardian gives back and ends.
+    until(lambda: shown(root) == originals)
+
+    def said() -> bool:
         failed = dict(hardware.apply(Command(MIDDLE)).failed)
-        assert "the guardian has gone" in failed["fan_pwm"]
-    assert shown(root)[FILES["fan_pwm"]] == 90
+        assert "the guardian died 2 times in a minute and is not started again; " in failed["fan_pwm"]
+        return failed["fan_pwm"].endswith("everything was given back")
+
+    until(said)
+    assert shown(root) == originals
+    assert not (root / FOLDER / "journal").exists()
     hardware.close()
     assert hands.restarts == 1
     assert hardware.unrestored == ()
     assert shown(root) == originals
+
+
+def test_a_guardian_that_is_stopped_at_the_end_is_followed_by_one_that_restores(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    originals = shown(root)
+    hardware = acting(root)
+    hands = hardware._hands
+    assert isinstance(hands, GuardedHands)
+    applied_until(hardware, root)
+    assert hands.pid is not None
+    os.kill(hands.pid, signal.SIGSTOP)
+    real = GuardedHands._ended
+
+    def ended(self: GuardedHands) -> None:
+        monkeypatch.setattr(module, "END_SECONDS", 0.1 if self._acts else 20.0)
+        real(self)
+
+    monkeypatch.setattr(GuardedHands, "_ended", ended)
+    hardware.close()
+    assert hardware.unrestored == ()
+    assert shown(root) == originals
+    assert not (root / FOLDER / "journal").exists()
+    assert set(hands.replayed["restored"]) == set(NAMES)
 
 
 def test_a_guardian_that_does_not_answer_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

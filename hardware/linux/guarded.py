@@ -33,7 +33,7 @@ DEAF_NS = 5_000_000_000
 """A guardian that has not answered for so long, or for three answers, is ended, and another one started."""
 RESTARTS = 5
 RESTART_NS = 60_000_000_000
-"""So many restarts are tried within so long."""
+"""So many restarts are tried within so long. One more is started without outputs, which gives back and ends."""
 
 # Isolated as it is, the process finds nothing but the standard library by itself. As a module it is compiled already.
 _GUARDIAN = (
@@ -70,6 +70,8 @@ class GuardedHands:
         # A new megabyte for each message would cost more than all the rest of a cycle.
         self._packet = memoryview(bytearray(PACKET_BYTES))
         self._ready = False
+        self._acts = True
+        """Whether the last guardian was started to act, and not only to give back what the one before has left."""
         self._failed: dict[str, str] = {}
         self._gone = frozenset[str]()
         self.final: dict[str, Any] = {}
@@ -129,7 +131,9 @@ class GuardedHands:
             known = self._described.get(name)
             if known is None or known.output is not asked.output:
                 self._describe(name, asked)
-            if not self._ready:
+            if not self._acts:
+                failed[name] = Outcome(None, Status.UNREADABLE, self._given_up())
+            elif not self._ready:
                 failed[name] = Outcome(None, Status.UNREADABLE, self._why or "the guardian is starting")
             elif name in self._failed:
                 status = Status.ABSENT if name in self._gone else Status.UNREADABLE
@@ -137,7 +141,7 @@ class GuardedHands:
             place = self._places.get(name)
             if place is not None:
                 numbers += place, asked.raw
-        if self._ready:
+        if self._ready and self._acts:
             self._tick += 1
             # `PROPOSAL` and a `PAIR` for each output.
             count = len(numbers) // 2
@@ -157,24 +161,41 @@ class GuardedHands:
 
     def close(self) -> tuple[tuple[str, str], ...]:
         """Say goodbye and wait until everything was given back; what was not, and why."""
-        if self._channel is None and self._names and not self.final:
-            # The last guardian is gone and may have left something: another one gives it back.
-            self._described = {}
-            self._start()
-        self._send(b"B")
+        if self._acts:
+            self._send(b"B")
+        self._ended()
+        if self._names and not self.final:
+            # The last guardian is gone, or was ended here, and may have left something: another one gives it back.
+            self._start(acts=False)
+            self._ended()
+        if not self.final:
+            return tuple((name, f"the guardian did not say: {self._why}") for name in self._described)
+        return self._unrestored()
+
+    def _ended(self) -> None:
+        """Wait until the guardian has ended, not for ever."""
         deadline_ns = time.monotonic_ns() + round(END_SECONDS * 1e9)
         while self._channel is not None and time.monotonic_ns() < deadline_ns:
             self._wait(deadline_ns)
             self._hear()
         self._stop()
-        if not self.final:
-            return tuple((name, f"the guardian did not say: {self._why}") for name in self._described)
-        replayed = self.replayed.get("unrestored", ()) if not self._described else ()
+
+    def _unrestored(self) -> tuple[tuple[str, str], ...]:
+        """What the last guardian could not give back, and why."""
+        replayed = () if self._acts else self.replayed.get("unrestored", ())
         return tuple((name, why) for name, why in (*replayed, *self.final["unrestored"]))
+
+    def _given_up(self) -> str:
+        if self.final:
+            left = "; ".join(f"{name}: {why}" for name, why in self._unrestored())
+            said = f"given back was not {left}" if left else "everything was given back"
+        else:
+            said = f"giving back: {self._why or 'under way'}"
+        return f"the guardian died {RESTARTS + 1} times in a minute and is not started again; {said}"
 
     # --- the process --------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, acts: bool = True) -> None:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             mine.setblocking(False)
@@ -183,26 +204,29 @@ class GuardedHands:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/",
                 start_new_session=True,
             )  # fmt: skip
-        self._channel, self._news = mine, select.poll()
+        self._acts, self._channel, self._news = acts, mine, select.poll()
         self._news.register(mine, select.POLLIN)
         self._ready, self._why, self.final = False, "", {}
         self._places, self._failed, self._gone = {}, {}, frozenset[str]()
         self._heard_ns = self._now_ns()
         self._starts_ns.append(self._heard_ns)
-        outputs = [_description(name, self._described.get(name)) for name in self._names] if self._described else []
+        outputs = [_description(name, self._described.get(name)) for name in self._names] if acts else []
         libraries = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
         hello = {"root": self._root, "lease_ns": self._lease_ns, "outputs": outputs, "libraries": libraries}
         self._send(b"H" + json.dumps(hello).encode())
+        if not acts:
+            self._send(b"B")
 
     def _again(self, now_ns: int) -> None:
-        """Start another guardian, which gives back what the last one left; not for ever."""
+        """Start another guardian, which gives back what the last one left; not for ever: the last does only that."""
         self._starts_ns = [start_ns for start_ns in self._starts_ns if now_ns - start_ns < RESTART_NS]
-        if self._process is None or len(self._starts_ns) > RESTARTS:
+        if self._process is None or not self._acts:
             return
-        self.restarts += 1
+        acts = len(self._starts_ns) <= RESTARTS
+        self.restarts += acts
         self._former = [process for process in self._former if process.poll() is None]
         with contextlib.suppress(OSError):
-            self._start()
+            self._start(acts)
 
     def _lose(self, why: str) -> None:
         """The guardian is of no more use."""
@@ -270,7 +294,7 @@ class GuardedHands:
                 return
             self._ready = True
             self.replayed, self.had = table["replayed"], tuple(table["had"])
-            taken = [name for name in self._names if name not in table["refused"]] if self._described else []
+            taken = [name for name in self._names if name not in table["refused"]] if self._acts else []
             self._failed = table["refused"]
         elif "final" in table:
             self.final = table
