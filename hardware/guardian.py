@@ -248,6 +248,10 @@ class Guardian:
         try:
             self._journal = Journal(folder)
             replayed = replay(self._root, self._journal)
+            if replayed["cut"]:
+                raise RefusedError(f"{self._journal.path}: {replayed['cut']}, so that nobody knows what was there "
+                                   "before; what it says was given back. Run twin restore, then look at the modes and values "
+                                   "of the machine's outputs")  # fmt: skip
             if outputs:
                 refuse_daemons(self._root)
             # What was set a moment ago may be what files still show, and would be taken for what was there.

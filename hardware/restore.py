@@ -105,11 +105,12 @@ def give_back(output: Output, entry: dict[str, Any]) -> tuple[str, bool]:
         return f"{output.where}: {error}", True
 
 
-def replay(root: Root, journal: Journal) -> dict[str, Any]:
+def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any]:
     """Give back what a journal that lies there says, the last first; nobody else may be acting.
 
     Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
-    What may still be given back later stays in the journal. Raises `JournalError`.
+    What may still be given back later stays in the journal; one that was cut stays as it is, but for who was told so
+    `by_hand`. Raises `JournalError`.
     """
     found = journal.read()
     entries, cut = found or ([], "")
@@ -126,7 +127,9 @@ def replay(root: Root, journal: Journal) -> dict[str, Any]:
             left += [entry] if there else []
         else:
             restored.append(entry["name"])
-    if left:
+    if cut and not by_hand:
+        pass
+    elif left:
         journal.write(reversed(left))
     elif found is not None:
         journal.remove()
@@ -152,6 +155,6 @@ def restore(root: Root) -> dict[str, Any]:
         return {"found": False, "restored": [], "unrestored": [], "cut": ""}
     leased = lease(folder)
     try:
-        return replay(root, journal)
+        return replay(root, journal, by_hand=True)
     finally:
         leave(leased)

@@ -48,7 +48,6 @@ from hardware.restore import (
     ended_ns,
     lease,
     leave,
-    replay,
     restore,
 )
 from hardware.watch import GIVE_UP_NS, State
@@ -640,12 +639,32 @@ def test_records_that_cannot_be_used_are_said_and_not_kept(root: Path) -> None:
     made.write([*bad, *good])
     with Path(made.path).open("ab") as file:
         file.write(b"torn")
-    done = replay(Root(root), made)
+    done = restore(Root(root))
     assert done["restored"] == [entry["name"] for entry in reversed(good)]
     assert len(done["unrestored"]) == len(bad)
     assert all("record cannot be used" in why for _name, why in done["unrestored"])
     assert "torn" in done["cut"]
     assert made.read() is None
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+def test_a_journal_that_is_torn_is_given_back_and_not_taken_for_all_there_was(root: Path, outputs: bool) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    path = root / FOLDER / "journal"
+    torn = path.read_bytes()[:-1]
+    path.write_bytes(torn)
+    said = r"journal: record 4 at byte \d+ is torn .* Run twin restore, then look at the modes"
+    for _again in range(2):
+        with pytest.raises(RefusedError, match=said), bench(root, **({} if outputs else {"outputs": []})):
+            pass
+        assert shown(root) == {**before, FILES["state"]: MIDDLE["state"]}
+        assert path.read_bytes() == torn
+    assert "torn" in restore(Root(root))["cut"]
+    assert not path.exists()
+    with bench(root) as guarded:
+        guarded.guardian.end()
 
 
 def test_one_output_that_takes_for_ever_does_not_hold_up_the_others(
