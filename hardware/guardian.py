@@ -12,6 +12,7 @@ Messages are one packet each. To the guardian: `H` (JSON, first), `O` (JSON, an 
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import json
 import os
@@ -25,11 +26,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hardware.journal import FOLDER, Journal, JournalError
-from hardware.linux.output import MOST, Output, checked, integer, rebuilt
+from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
 from hardware.linux.sysfs import FileCell, Root
-from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, refuse_daemons, replay
+from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, places, refuse_daemons, replay
 from hardware.status import Status
-from hardware.watch import LEASE_NS, Bounds, OutputWatch, Watch
+from hardware.watch import LEASE_NS, Bounds, OutputWatch, Trouble, Watch
 
 BEAT_NS = 10_000_000
 """So often messages are taken in and everything is looked after."""
@@ -93,19 +94,20 @@ class Held:
         self.name = name
         self.entry: dict[str, Any] = {}
         """Its record in the journal."""
+        self._first: dict[str, int | None] = {}
         self.output: Output | None = None
         self.watch: OutputWatch | None = None
         self.refused = ""
         self.touched = False
         self.gone = False
 
-    def admit(self, root: Root, table: dict[str, Any], before: list[int | None] | None) -> None:
+    def admit(self, root: Root, table: dict[str, Any], known: dict[Place, int | None]) -> None:
         """Take the output if it is what it is said to be and can be given back; else say in `refused` why not.
 
-        `before` are the originals that are known already. Nothing is written but what is there. What was taken before
-        stays to be given back.
+        `known` are originals that were left to be given back. Nothing is written but what is there. What was taken
+        before stays to be given back, and is tried again when it fails, rather than refused.
         """
-        self.refused, self.watch, self.gone = "", None, False
+        before, self.refused, self.watch, self.gone = self.watch, "", None, False
         try:
             minimum, maximum, safe = (integer(table, key, -MOST, MOST) for key in ("minimum", "maximum", "safe"))
             if not minimum <= safe <= maximum:
@@ -120,20 +122,28 @@ class Held:
                                      f"{minimum} to {maximum}; the machine of the scenario is another one")  # fmt: skip
             present = output.originals()
             if isinstance(present, str):
-                raise ValueError(f"it cannot be read, so that it could not be given back: {present}")
+                if not self.touched:
+                    raise ValueError(f"it cannot be read, so that it could not be given back: {present}")
+                present = (None,) * len(output.cells)
             why = output.rehearse(present)
-            if why:
+            if why and not self.touched:
                 raise ValueError(f"it could not be given back, since what is there cannot be written: {why}; "
                                  "if it is a matter of permission, run as root")  # fmt: skip
         except ValueError as error:
             self.refused = str(error)
             return
-        known = before is not None and len(before) == len(present)
-        self.entry = {**table, "originals": before if known else list(present)}
-        self.output = output
-        self.watch = OutputWatch(
-            Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns), output.tach is not None
-        )
+        first, pairs = self._first, zip(output.cells, present, strict=True)
+        originals = [known.get(place(cell), first.get(cell.where, shown)) for cell, shown in pairs]
+        if len(first) == len(present) and first.keys().isdisjoint(cell.where for cell in output.cells):
+            # The device came back in another place.
+            originals = list(first.values())
+        self._first = {cell.where: raw for cell, raw in zip(output.cells, originals, strict=True)}
+        self.entry, self.output = {**table, "originals": originals}, output
+        self.touched |= not known.keys().isdisjoint(map(place, output.cells))
+        bounds = Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns)
+        self.watch = OutputWatch(bounds, output.tach is not None)
+        if before is not None and before.asked is not None:
+            self.watch.asked = min(maximum, max(minimum, before.asked))
 
     def write(self, raw: int) -> str:
         """Bring `raw` into force; what failed, or nothing."""
@@ -180,12 +190,8 @@ class Held:
 class Guardian:
     """Serves one controller at the other end of `channel`. The clocks may be others in tests."""
 
-    def __init__(
-        self,
-        channel: socket.socket,
-        now_ns: Callable[[], int] = time.monotonic_ns,
-        boot_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-    ) -> None:
+    def __init__(self, channel: socket.socket, now_ns: Callable[[], int] = time.monotonic_ns,
+                 boot_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME)) -> None:  # fmt: skip
         channel.setblocking(False)
         self._channel = channel
         self._now_ns, self._boot_ns = now_ns, boot_ns
@@ -250,24 +256,18 @@ class Guardian:
             replayed = replay(self._root, self._journal)
             if replayed["cut"]:
                 raise RefusedError(f"{self._journal.path}: {replayed['cut']}, so that nobody knows what was there "
-                                   "before; what it says was given back. Run twin restore, then look at the modes and values "
-                                   "of the machine's outputs")  # fmt: skip
+                                   "before; what it says was given back. Run twin restore, then look at the modes and "
+                                   "values of the machine's outputs")  # fmt: skip
             if outputs:
                 refuse_daemons(self._root)
             # What was set a moment ago may be what files still show, and would be taken for what was there.
             since_ns = 0 if replayed["found"] else self._boot_ns() - ended_ns(leased)
             time.sleep((REMEMBERED_NS - since_ns) / 1e9 if outputs and 0 <= since_ns < REMEMBERED_NS else 0)
-            # What could not be given back keeps the originals of before.
-            left = {entry["name"]: entry for entry in (self._journal.read() or ([], ""))[0]}
+            self._left = (self._journal.read() or ([], ""))[0]
             for output in outputs:
-                held = Held(checked(output.get("name"), "name", str))
-                before = left.get(held.name)
-                held.admit(self._root, output, None if before is None else before["originals"])
-                if not held.refused:
-                    left.pop(held.name, None)
-                self.held.append(held)
-                self.watch.outputs.append(held.watch)
-            self._left = list(left.values())
+                self.held.append(Held(checked(output.get("name"), "name", str)))
+                self._admit(self.held[-1], output)
+                self.watch.outputs.append(self.held[-1].watch)
             self._write_journal()
             had = privileged()
         except BaseException:
@@ -282,11 +282,9 @@ class Guardian:
         unrestored: list[tuple[str, str]] = []
         left: list[dict[str, Any]] = []
         for held in reversed(self.held):
-            if held.output is not None and held.touched:
-                why, there = give_back(held.output, held.entry)
-                if why:
-                    unrestored.append((held.name, why))
-                    left += [held.entry] if there else []
+            if held.output is not None and held.touched and (why := give_back(held.output, held.entry)):
+                unrestored.append((held.name, why))
+                left.append(held.entry)
         left += reversed(self._left)
         try:
             if left:
@@ -297,6 +295,14 @@ class Guardian:
             unrestored.append(("journal", str(error)))
         self._send({"final": True, "why": self.watch.ended, "unrestored": unrestored, **self.lateness()})
         return 1 if unrestored else 0
+
+    def _admit(self, held: Held, table: dict[str, Any]) -> None:
+        """What could not be given back keeps the originals of before, whatever its name is now."""
+        left = [(entry, places(self._root, entry)) for entry in self._left]
+        held.admit(self._root, table, {key: raw for _entry, known in left for key, raw in known.items()})
+        if held.output is not None and not held.refused:
+            taken = {place(cell) for cell in held.output.cells}
+            self._left = [entry for entry, known in left if not taken.issuperset(known)]
 
     def _write_journal(self) -> None:
         entries = [*self._left, *(held.entry for held in self.held if held.entry)]
@@ -360,17 +366,21 @@ class Guardian:
 
     def _again(self, table: dict[str, Any]) -> None:
         """An output is described anew, because its device has come (back)."""
-        place = {held.name: place for place, held in enumerate(self.held)}.get(str(table.get("name")))
-        if place is None:
+        number = {held.name: number for number, held in enumerate(self.held)}.get(str(table.get("name")))
+        if number is None:
             raise ValueError(f"{table.get('name')!r} is no output of this session")
-        held = self.held[place]
-        held.admit(self._root, table, held.entry.get("originals"))
-        self.watch.outputs[place] = held.watch
-        self._said = {}
+        old, held = self.held[number], copy.copy(self.held[number])
+        self._admit(held, table)
+        self._said, self.held[number] = {}, held
         try:
             self._write_journal()
         except JournalError as error:
-            held.refused, held.watch, self.watch.outputs[place] = str(error), None, None
+            held.refused, held.watch = str(error), None
+        if held.refused and old.touched and old.watch is not None:
+            # What was changed is looked after, and cooled, as well as that can be done.
+            old.refused, self.held[number] = held.refused, old
+            old.watch.note("again", Trouble.FAILED, held.refused)
+        self.watch.outputs[number] = self.held[number].watch
 
     def _beat(self) -> None:
         """Count how late the beat is, skip those that were missed, and notice when the machine has slept."""
@@ -394,7 +404,7 @@ class Guardian:
     def lateness(self) -> dict[str, Any]:
         """Beats, those that were missed, and buckets of `LATENESS_NS` with how many were so late."""
         return {"beats": self._beats, "missed": self._missed,
-                "late": {place: count for place, count in enumerate(self._late) if count}}  # fmt: skip
+                "late": {bucket: count for bucket, count in enumerate(self._late) if count}}  # fmt: skip
 
     # --- what is said -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from hardware.journal import FOLDER, Journal
-from hardware.linux.output import MOST, Output, checked, integer, rebuilt
+from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
 from hardware.linux.sysfs import Cell, Root
 
 LEASE = "lease"
@@ -94,7 +94,7 @@ def bounded(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def give_back(output: Output, entry: dict[str, Any]) -> tuple[str, bool]:
+def give_back(output: Output, entry: dict[str, Any]) -> str:
     """As `Output.give_back`, in bounded time. Never raises."""
     try:
         with bounded(GIVE_BACK_SECONDS):
@@ -102,15 +102,15 @@ def give_back(output: Output, entry: dict[str, Any]) -> tuple[str, bool]:
     except Exception as error:  # too long, or whatever else: the other outputs have their turn all the same
         with contextlib.suppress(Exception), bounded(GIVE_BACK_SECONDS):
             output.cool(entry["safe"])
-        return f"{output.where}: {error}", True
+        return f"{output.where}: {error}"
 
 
 def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any]:
     """Give back what a journal that lies there says, the last first; nobody else may be acting.
 
     Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
-    What may still be given back later stays in the journal; one that was cut stays as it is, but for who was told so
-    `by_hand`. Raises `JournalError`.
+    What could not be given back stays in the journal, also where the device is gone; a journal that was cut stays as it
+    is, but for who was told so `by_hand`. Raises `JournalError`.
     """
     found = journal.read()
     entries, cut = found or ([], "")
@@ -119,12 +119,12 @@ def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any
     left: list[dict[str, Any]] = []
     for entry in reversed(entries):
         try:
-            why, there = give_back(recorded(root, entry), entry)
+            why = give_back(recorded(root, entry), entry)
+            left += [entry] if why else []
         except ValueError as error:
-            why, there = f"the journal's record cannot be used: {error}", False
+            why = f"the journal's record cannot be used: {error}"
         if why:
             unrestored.append((str(entry.get("name")), why))
-            left += [entry] if there else []
         else:
             restored.append(entry["name"])
     if cut and not by_hand:
@@ -145,6 +145,11 @@ def recorded(root: Root, entry: dict[str, Any]) -> Output:
     checked(entry.get("name"), "name", str)
     integer(entry, "safe", -MOST, MOST)
     return output
+
+
+def places(root: Root, entry: dict[str, Any]) -> dict[Place, int | None]:
+    """The originals of a journal's record that can be used, by place."""
+    return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
 
 
 def restore(root: Root) -> dict[str, Any]:

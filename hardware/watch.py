@@ -174,7 +174,8 @@ class OutputWatch:
         """All that is wrong, or nothing."""
         return "; ".join(why for _trouble, why in self._wrong.values())
 
-    def _note(self, key: str, trouble: Trouble, why: str) -> None:
+    def note(self, key: str, trouble: Trouble, why: str) -> None:
+        """`why` is what is wrong in one respect, or nothing."""
         if why:
             self._wrong[key] = trouble, why
         else:
@@ -215,7 +216,7 @@ class OutputWatch:
     def wrote(self, now_ns: int, raw: int, why: str) -> None:
         """`raw` was written; it failed if `why` is not empty."""
         self._tried_ns, self.taken = now_ns, True
-        self._note("write", Trouble.FAILED, why)
+        self.note("write", Trouble.FAILED, why)
         if why:
             self.written = None
             return
@@ -252,7 +253,7 @@ class OutputWatch:
         if self.written is not None:
             self._compare(now_ns, shown, ours, why)
             if rpm is not None and self.fan is not None and not waits:
-                self._note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
+                self.note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
 
     def _compare(self, now_ns: int, shown: int | None, ours: bool, why: str) -> None:
         raws = [raw for _time_ns, raw in self._recent]
@@ -261,7 +262,7 @@ class OutputWatch:
         low, high = min(raws) - play, max(raws) + play
         if ours and shown is not None and low <= shown <= high:
             self._strange, self._wait_ns = 0, None
-            self._note("shown", Trouble.NONE, "")
+            self.note("shown", Trouble.NONE, "")
             return
         self._strange += 1
         if self._strange < 2:
@@ -269,12 +270,12 @@ class OutputWatch:
             return
         self._strange = 0
         if shown is None:
-            self._note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
+            self.note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
             return
         less = shown < low if self.bounds.cooler > 0 else shown > high
         who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
         said = f"{who}, which cools less" if less else f"{who}, and is left to it"
-        self._note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
+        self.note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
         again_ns = now_ns if less else now_ns + FIGHT_NS
         if self._fought_ns is not None:
             again_ns = max(again_ns, self._fought_ns + FIGHT_NS)

@@ -560,8 +560,9 @@ def test_what_cannot_be_given_back_is_cooled_told_and_kept(root: Path, files: Fi
         final = guarded.hear()
         assert [name for name, _why in final["unrestored"]] == ["state", "fan_pwm"]
         assert files.take()[-2:] == [("pwm1", 120), ("pwm1", 255)]
-    # The state's device is gone for good; the fan may still be given back, by the next guardian or by hand.
-    assert [entry["name"] for entry in journal(root) or ()] == ["fan_pwm"]
+    # Both may still be given back, by the next guardian or by hand: a device that is gone may come back as it went.
+    assert [entry["name"] for entry in journal(root) or ()] == ["fan_pwm", "state"]
+    del files.writes["cur_state"]
     with bench(root) as guarded:
         assert guarded.said[0]["replayed"]["unrestored"][0][0] == "fan_pwm"
         assert "fan_pwm" in guarded.said[0]["refused"]
@@ -578,7 +579,7 @@ def test_one_output_that_raises_does_not_hold_up_the_others(root: Path, monkeypa
     before = shown(root)
     real = Output.give_back
 
-    def raises(output: Output, originals: Any, safe: int) -> tuple[str, bool]:
+    def raises(output: Output, originals: Any, safe: int) -> str:
         if output.where.endswith("cur_state"):
             raise RuntimeError("what nobody expected")
         return real(output, originals, safe)
@@ -932,3 +933,114 @@ def test_what_could_not_be_given_back_keeps_the_originals_of_before(
         assert [entry["originals"] for entry in after[0]] == [entry["originals"] for entry in before[0]]
         assert guarded.guardian.end() == 0
     assert shown(tmp_path)[FILES["fan_pwm"]] == 120
+
+
+def test_what_was_left_is_known_by_its_files_and_not_by_its_name(root: Path, files: Files) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    files.writes["pwm1_enable"] = files.writes["pwm1"] = errno.EBUSY
+    assert [name for name, _why in restore(Root(root))["unrestored"]] == ["fan_pwm"]
+    files.writes.clear()
+    other = add_chip(root, 3, "platform/other.1", "other", {"pwm1": 77, "pwm1_enable": 2})
+    text = json.dumps(hello(root)["outputs"][0])
+    moved = json.loads(text.replace("chip.1/hwmon/hwmon2", "other.1/hwmon/hwmon3"))
+    status = other.stat()
+    for key in ("value", "mode"):
+        moved["output"]["lanes"][0][key]["identity"] = [status.st_dev, status.st_ino]
+    moved["output"]["tach"] = None
+    files.writes["pwm1_enable"] = errno.EBUSY
+    with bench(root, begin=False) as guarded:
+        real = module.replay
+        with pytest.MonkeyPatch.context() as patched:
+
+            def busy(*arguments: Any) -> dict[str, Any]:
+                done = real(*arguments)
+                files.writes.clear()
+                return done
+
+            patched.setattr(module, "replay", busy)
+            guarded.begin(outputs=[moved, {**json.loads(text), "name": "renamed"}])
+        assert [(entry["name"], entry["originals"]) for entry in journal(root) or ()] == [
+            ("fan_pwm", [77, 2]), ("renamed", [120, 5]),
+        ]  # fmt: skip
+        guarded.guardian.end()
+    assert shown(root)[MODE] == 5
+    files.writes["pwm1_enable"] = errno.EBUSY
+    with bench(root) as guarded:
+        guarded.run(200, {"state": 1})
+    # Of the same name, and another device: both are kept.
+    made = Journal(str(root / FOLDER))
+    kept = [entry for entry in journal(root) or () if entry["name"] != "fan_pwm"]
+    made.write([*kept, {**json.loads(text), "originals": [120, 5]}])
+    with bench(root, outputs=[]) as guarded:
+        assert [entry["originals"] for entry in guarded.guardian._left] == [[120, 5]]
+    files.writes.clear()
+    with bench(root, begin=False) as guarded:
+        with pytest.MonkeyPatch.context() as patched:
+            said = {"found": True, "restored": [], "unrestored": [], "cut": ""}
+            patched.setattr(module, "replay", lambda *_arguments: said)
+            guarded.begin(outputs=[moved])
+        assert sorted(entry["originals"] for entry in journal(root) or ()) == [[77, 2], [120, 5]]
+        assert guarded.guardian.end() == 0
+    assert [entry["originals"] for entry in journal(root) or ()] == [[120, 5]]
+
+
+def test_a_clock_with_other_cores_is_given_back_by_file(root: Path) -> None:
+    cpufreq = root / "sys/devices/system/cpu/cpufreq"
+    limits = {"cpuinfo_min_freq": 800, "cpuinfo_max_freq": 4_000, "scaling_min_freq": 800, "scaling_max_freq": 4_000}
+    for number in (1, 2):
+        put(cpufreq / f"policy{number}", limits)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        shutil.rmtree(cpufreq / "policy1")
+        put(cpufreq / "policy3", {**limits, "scaling_max_freq": 3_900})
+        guarded.mine.send(b"O" + json.dumps(hello(root)["outputs"][2]).encode())
+        guarded.run(1_000)
+        (clock,) = [entry for entry in journal(root) or () if entry["name"] == "clock"]
+        assert clock["originals"] == [4_000, 4_000, 3_900, 2_500, 800, 800]
+        shutil.rmtree(cpufreq / "policy3")
+        guarded.mine.send(b"O" + json.dumps(hello(root)["outputs"][2]).encode())
+        guarded.run(1_000)
+        (clock,) = [entry for entry in journal(root) or () if entry["name"] == "clock"]
+        assert clock["originals"] == [4_000, 4_000, 2_500, 800]
+
+
+def rebound(root: Path) -> None:
+    """The driver was loaded again: the same path, the same registers, and another device."""
+    shutil.copytree(root / CHIP, root / "again", symlinks=True)
+    (root / CHIP).rename(root / "before")
+    (root / "again").rename(root / CHIP)
+
+
+@pytest.mark.parametrize("broken", ["write", "read", "journal", "description"])
+def test_an_output_that_was_changed_counts_when_it_cannot_be_taken_again(root: Path, files: Files, broken: str) -> None:
+    others = {name: raw for name, raw in MIDDLE.items() if name != "fan_pwm"}
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        if broken in ("write", "read"):
+            rebound(root)
+        fan, plain = hello(root)["outputs"][:2]
+        with pytest.MonkeyPatch.context() as patched:
+            if broken == "journal":
+
+                def full(_journal: Journal, _records: object) -> None:
+                    raise JournalError("full")
+
+                patched.setattr(Journal, "write", full)
+            elif broken == "description":
+                fan["safe"] = 999
+            else:
+                getattr(files, f"{broken}s")["pwm1_enable"] = errno.EIO
+            guarded.mine.send(b"O" + json.dumps(fan).encode())
+            guarded.run(2_000, others)
+            guarded.mine.send(b"O" + json.dumps(plain).encode())
+        assert guarded.said[-1]["state"] == "DEGRADED"
+        assert "fan_pwm" in guarded.said[-1]["failed"]
+        files.writes.clear()
+        files.reads.clear()
+        guarded.run(1_000, values=None)
+        assert guarded.guardian.watch.cool
+        assert shown(root)[FILES["fan_pwm"]] == 255
+        assert guarded.guardian.end() == 0, guarded.hear()
+    assert shown(root) == before

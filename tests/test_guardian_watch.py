@@ -425,7 +425,7 @@ def test_the_most_severe_wins_and_is_left_late() -> None:
     assert guard.reason == "the machine was suspended"
     guard.end("over")
     assert guard.judge(5) is State.RESTORE
-    other._note("shown", Trouble.LESS, "less")
+    other.note("shown", Trouble.LESS, "less")
     assert guard.judge(6) is State.ALARM
     assert guard.cool
 

@@ -103,7 +103,7 @@ class DirectHands:
         """
         unrestored = []
         for name, taken in reversed(self._taken.items()):
-            why, _there = taken.asked.output.give_back(taken.originals, taken.asked.safe)
+            why = taken.asked.output.give_back(taken.originals, taken.asked.safe)
             if why:
                 unrestored.append((name, why))
         return tuple(unrestored)

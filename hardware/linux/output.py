@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hardware.linux.sysfs import Cell, FileCell, Readable, Root
-from hardware.status import Status
 
 MOST = 10**18 - 1
 """The largest number that a file may show or take."""
@@ -84,11 +83,8 @@ class Output(NamedTuple):
 
         None is a value that is not shown unless the mode is manual, which it is not: giving back the mode will do.
         """
-        hidden = {
-            id(lane.value)
-            for lane in self.lanes
-            if lane.blind and lane.mode is not None and lane.mode.read().value not in (None, lane.manual)
-        }
+        hidden = {id(lane.value) for lane in self.lanes if lane.blind and lane.mode is not None
+                  and lane.mode.read().value not in (None, lane.manual)}  # fmt: skip
         found: list[int | None] = []
         for cell in self.cells:
             outcome = cell.read()
@@ -111,11 +107,8 @@ class Output(NamedTuple):
                     return outcome.detail
         return ""
 
-    def give_back(self, originals: Sequence[int | None], safe: int) -> tuple[str, bool]:
-        """Write the originals, and `safe` where that fails; go on whatever fails.
-
-        Returns what failed, or nothing, and whether there is still a device that may be given back later.
-        """
+    def give_back(self, originals: Sequence[int | None], safe: int) -> str:
+        """Write the originals, and `safe` where that fails; go on whatever fails. Returns what failed, or nothing."""
         modes = dict(zip(map(id, self.cells), originals, strict=True))
         # Where the mode is back already, the value is the firmware's.
         done = {id(lane.value) for lane in self.lanes
@@ -126,8 +119,7 @@ class Output(NamedTuple):
         outcomes = [outcome for cell, value in failed if (outcome := cell.write(value)).value is None]
         if outcomes:
             self.cool(safe)
-        there = any(outcome.status is not Status.ABSENT for outcome in outcomes)
-        return "; ".join(outcome.detail for outcome in outcomes), there
+        return "; ".join(outcome.detail for outcome in outcomes)
 
     def cool(self, safe: int) -> str:
         """Bring `safe` into force as far as that can be done; what failed, or nothing."""
@@ -143,11 +135,18 @@ class Output(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The output in JSON's types, for `rebuilt`."""
         cells = ("value", "mode", "floor")
-        lanes = [
-            {key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
-            for lane in self.lanes
-        ]
+        lanes = [{key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
+                 for lane in self.lanes]  # fmt: skip
         return {**self._asdict(), "lanes": lanes, "tach": _place(self.tach)}
+
+
+Place = tuple[str, tuple[int, int] | None]
+"""Which file of which device: its path without the root, and its folder's identity."""
+
+
+def place(cell: Cell) -> Place:
+    """What tells a cell from every other."""
+    return cell.where, getattr(cell, "identity", None)
 
 
 def _place(cell: Readable | None) -> dict[str, Any] | None:
@@ -171,13 +170,9 @@ def rebuilt(root: Root, described: object, library: Callable[[str], Cell]) -> Ou
     cooler = integer(table, "cooler", -1, 1)
     if cooler == 0:
         raise ValueError("cooler is 0; allowed are -1 and 1")
-    return Output(
-        checked(table.get("where"), "where", str),
-        tuple(_lane(root, checked(lane, "lane", dict), library) for lane in lanes),
-        cooler,
-        _cell(root, table, "tach", library),
-        integer(table, "settle_ns", *SETTLE_NS),
-    )
+    made = tuple(_lane(root, checked(lane, "lane", dict), library) for lane in lanes)
+    where, settle_ns = checked(table.get("where"), "where", str), integer(table, "settle_ns", *SETTLE_NS)
+    return Output(where, made, cooler, _cell(root, table, "tach", library), settle_ns)
 
 
 def _lane(root: Root, table: dict[str, Any], library: Callable[[str], Cell]) -> Lane:

@@ -181,9 +181,8 @@ class FileCell:
     `fault` is a file that shows 1 while the sensor is broken.
     """
 
-    def __init__(
-        self, root: Root, path: str, fault: str | None = None, identity: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, root: Root, path: str, fault: str | None = None,
+                 identity: tuple[int, int] | None = None) -> None:  # fmt: skip
         """`identity` is that of the directory where it was seen before; else it is looked at now."""
         self._root = root
         self.path = path
