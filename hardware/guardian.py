@@ -146,16 +146,19 @@ class Held:
             self.watch.asked = min(maximum, max(minimum, before.asked))
 
     def write(self, raw: int) -> str:
-        """Bring `raw` into force; what failed, or nothing."""
+        """Bring `raw` into force, in every file that takes it; what failed first, or nothing."""
         assert self.output is not None
         assert self.watch is not None
         self.touched, self.gone = True, False
-        for cell, value in self.output.plan(raw, entering=self.watch.written is None):
-            outcome = cell.write(value)
-            if outcome.value is None:
-                self.gone = outcome.status is Status.ABSENT
-                return outcome.detail
-        return ""
+        entering, why = self.watch.written is None, ""
+        for lane in self.output.lanes:
+            for cell, value in Output("", (lane,)).plan(raw, entering):
+                outcome = cell.write(value)
+                if outcome.value is None:
+                    self.gone = outcome.status is Status.ABSENT
+                    why = why or outcome.detail
+                    break
+        return why
 
     def look(self, now_ns: int) -> None:
         """Read back what is in force, and tell the watch. Of several files the one that cools least counts."""
@@ -178,10 +181,8 @@ class Held:
             if value is None or mode is None:
                 why = outcome.detail or f"its mode cannot be read: {lane.value.where}"
                 self.gone = outcome.status is Status.ABSENT
-            elif written is not None and value == lane.inside(written):
-                values.append(written)
             else:
-                values.append(value)
+                values.append(written if written is not None and value == lane.inside(written) else value)
         shown = None if why else min(values) if bounds.cooler > 0 else max(values)
         rpm = None if self.output.tach is None else self.output.tach.read().value
         self.watch.looked(now_ns, shown, ours, rpm, why)
@@ -225,6 +226,9 @@ class Guardian:
                 while not self.watch.ended:
                     wait_ns = max(0, self._due_ns - self._now_ns())
                     ready, _, _ = select.select(watched, [], [], wait_ns / 1e9)
+                    if wake in ready and signal.SIGTERM not in os.read(wake, 4096):
+                        # The alarm of something that took too long, while giving back.
+                        ready.remove(wake)
                     if ready:
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
                     self.step()
@@ -287,10 +291,7 @@ class Guardian:
                 left.append(held.entry)
         left += reversed(self._left)
         try:
-            if left:
-                self._journal.write(reversed(left))
-            else:
-                self._journal.remove()
+            self._journal.keep(left[::-1])
         except (OSError, JournalError) as error:
             unrestored.append(("journal", str(error)))
         self._send({"final": True, "why": self.watch.ended, "unrestored": unrestored, **self.lateness()})

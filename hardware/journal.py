@@ -48,19 +48,17 @@ class Journal:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                raise JournalError(
-                    f"{self.path}: belongs to user {status.st_uid} or may be written by others, and is not believed; "
-                    f"a file that is user {os.geteuid()}'s alone is needed. Look what it says, then remove it"
-                )
+                raise JournalError(f"{self.path}: belongs to user {status.st_uid} or may be written by others, and is "
+                                   f"not believed; a file that is user {os.geteuid()}'s alone is needed. Look what it "
+                                   "says, then remove it")  # fmt: skip
             data = b""
             while piece := os.read(descriptor, MOST_BYTES - len(data)):
                 data += piece
         finally:
             os.close(descriptor)
         if not data.startswith(MAGIC):
-            raise JournalError(
-                f"{self.path}: begins with {data[:24]!r}, not with {MAGIC!r}; the version that wrote it can restore it"
-            )
+            raise JournalError(f"{self.path}: begins with {data[:24]!r}, not with {MAGIC!r}; the version that wrote "
+                               "it can restore it")  # fmt: skip
         return _records(data)
 
     def write(self, records: Iterable[dict[str, Any]]) -> None:
@@ -81,6 +79,10 @@ class Journal:
         except OSError as error:
             raise JournalError(f"{self.path}: cannot be written: {error.strerror}; nothing may be changed without it") \
                 from error  # fmt: skip
+
+    def keep(self, records: list[dict[str, Any]]) -> None:
+        """`write`, or `remove` when there are none. Raises OSError and `JournalError`."""
+        return self.write(records) if records else self.remove()
 
     def remove(self) -> None:
         """Everything has been given back. Raises OSError."""

@@ -127,12 +127,8 @@ def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any
             unrestored.append((str(entry.get("name")), why))
         else:
             restored.append(entry["name"])
-    if cut and not by_hand:
-        pass
-    elif left:
-        journal.write(reversed(left))
-    elif found is not None:
-        journal.remove()
+    if found is not None and (by_hand or not cut):
+        journal.keep(left[::-1])
     return {"found": found is not None, "restored": restored, "unrestored": unrestored, "cut": cut}
 
 

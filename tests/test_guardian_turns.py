@@ -729,6 +729,15 @@ def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.Monke
         assert guarded.guardian.serve(read) == 0
         assert guarded.hear()["why"] == "the guardian was told to end"
     with bench(root, begin=False) as guarded:
+        # Another signal, as the alarm of what took too long, ends nothing.
+        read, write = os.pipe()
+        guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
+        guarded.mine.send(proposal(1))
+        guarded.mine.send(b"B")
+        os.write(write, bytes([signal.SIGALRM]))
+        assert guarded.guardian.serve(read) == 0
+        assert guarded.hear()["why"] == "goodbye"
+    with bench(root, begin=False) as guarded:
         # Without process descriptors the connection is what is left to watch.
         def none(_channel: object) -> int:
             raise OSError(errno.ENOSYS, "none")
@@ -1044,3 +1053,18 @@ def test_an_output_that_was_changed_counts_when_it_cannot_be_taken_again(root: P
         assert shown(root)[FILES["fan_pwm"]] == 255
         assert guarded.guardian.end() == 0, guarded.hear()
     assert shown(root) == before
+
+
+def test_a_file_that_fails_leaves_no_other_of_its_output_unwritten(root: Path) -> None:
+    cpufreq = root / "sys/devices/system/cpu/cpufreq"
+    limits = {"cpuinfo_min_freq": 800, "cpuinfo_max_freq": 4_000, "scaling_min_freq": 800, "scaling_max_freq": 4_000}
+    for number in (1, 2):
+        put(cpufreq / f"policy{number}", limits)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        shutil.rmtree(cpufreq / "policy1")
+        guarded.run(1_000, values=None)
+        assert guarded.guardian.watch.cool
+        assert (cpufreq / "policy2/scaling_max_freq").read_text() == "2000\n"
+        assert guarded.said[-1]["failed"]["clock"].startswith("the device is gone")
+        assert "policy1" in guarded.said[-1]["failed"]["clock"]
