@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hardware.journal import FOLDER, Journal, JournalError
-from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
+from hardware.linux.output import MOST, SETTLE_NS, Output, Place, checked, integer, place, rebuilt
 from hardware.linux.sysfs import FileCell, Root
 from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, places, refuse_daemons, replay
 from hardware.status import Status
@@ -37,7 +37,7 @@ BEAT_NS = 10_000_000
 SUSPEND_NS = 500_000_000
 """The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
 REMEMBERED_NS = 2_000_000_000
-"""So long a driver may remember what it has read; few remember it longer than one."""
+"""So long a driver may remember what it has read, or longer where it says so; few remember it longer than one."""
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
 ANSWER = struct.Struct("<cBxxIQ")
@@ -265,8 +265,11 @@ class Guardian:
             if outputs:
                 refuse_daemons(self._root)
             # What was set a moment ago may be what files still show, and would be taken for what was there.
+            late = [integer(output["output"], "settle_ns", *SETTLE_NS) for output in outputs
+                    if type(output.get("output")) is dict]  # fmt: skip
+            remembered_ns = max([REMEMBERED_NS, *late])
             since_ns = 0 if replayed["found"] else self._boot_ns() - ended_ns(leased)
-            time.sleep((REMEMBERED_NS - since_ns) / 1e9 if outputs and 0 <= since_ns < REMEMBERED_NS else 0)
+            time.sleep((remembered_ns - since_ns) / 1e9 if outputs and 0 <= since_ns < remembered_ns else 0)
             self._left = (self._journal.read() or ([], ""))[0]
             for output in outputs:
                 self.held.append(Held(checked(output.get("name"), "name", str)))

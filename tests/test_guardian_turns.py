@@ -913,6 +913,20 @@ def test_nothing_is_read_while_it_may_be_what_the_session_before_has_set(
         assert sum(slept) == pytest.approx(waits)
 
 
+def test_a_driver_that_shows_late_is_waited_for_as_long(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = hello(root)["outputs"]
+    outputs[3]["output"]["settle_ns"] = 6 * 10**9
+    outputs[4]["output"] = None
+    (root / FOLDER).mkdir(parents=True)
+    (root / FOLDER / "lease").write_text("0          9000000000\n")
+    slept: list[float] = []
+    monkeypatch.setattr("hardware.guardian.time.sleep", slept.append)
+    with bench(root, begin=False) as made:
+        made.now_ns = 10**10
+        made.begin(outputs=outputs)
+        assert slept == [5.0]
+
+
 def test_who_leaves_says_when(root: Path) -> None:
     leased = lease(str(root / FOLDER))
     assert ended_ns(leased) < 0

@@ -26,7 +26,8 @@ from hardware.linux.sysfs import Outcome
 from hardware.watch import LEASE_NS
 
 START_SECONDS = 10.0
-"""So long the first start may take, which is the only one that is waited for."""
+"""So long the first start may take, the only one that is waited for, and as long again as a driver may remember
+what it has read."""
 END_SECONDS = 10.0
 """So long giving everything back may take at the end."""
 DEAF_NS = 5_000_000_000
@@ -107,12 +108,13 @@ class GuardedHands:
         self._names = names
         self._described = dict(outputs)
         self._start()
-        deadline_ns = time.monotonic_ns() + round(START_SECONDS * 1e9)
+        seconds = START_SECONDS + max((asked.output.settle_ns for asked in outputs.values()), default=0) / 1e9
+        deadline_ns = time.monotonic_ns() + round(seconds * 1e9)
         while not self._ready and not self._why and self._channel is not None:
             self._wait(deadline_ns)
             self._hear()
             if time.monotonic_ns() > deadline_ns:
-                self._why = f"it did not get ready within {START_SECONDS:g} s"
+                self._why = f"it did not get ready within {seconds:g} s"
         if not self._ready:
             why = self._why
             self._stop()
