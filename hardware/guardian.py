@@ -98,8 +98,7 @@ class Held:
         self.output: Output | None = None
         self.watch: OutputWatch | None = None
         self.refused = ""
-        self.touched = False
-        self.gone = False
+        self.touched = self.gone = False
 
     def admit(self, root: Root, table: dict[str, Any], known: dict[Place, int | None]) -> None:
         """Take the output if it is what it is said to be and can be given back; else say in `refused` why not.
@@ -138,7 +137,7 @@ class Held:
             # The device came back in another place.
             originals = list(first.values())
         self._first = {cell.where: raw for cell, raw in zip(output.cells, originals, strict=True)}
-        self.entry, self.output = {**table, "originals": originals}, output
+        self.entry, self.output = {**table, "originals": originals, "device": output.device(root)}, output
         self.touched |= not known.keys().isdisjoint(map(place, output.cells))
         bounds = Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns)
         self.watch = OutputWatch(bounds, output.tach is not None)
@@ -201,8 +200,7 @@ class Guardian:
         self._journal = Journal("")
         self._left: list[dict[str, Any]] = []
         self._said: dict[str, Any] = {}
-        self._due_ns = 0
-        self._beats = self._missed = 0
+        self._due_ns = self._beats = self._missed = 0
         self._late = [0] * LATENESS_BUCKETS
         self.held: list[Held] = []
         self.watch = Watch()
@@ -259,9 +257,8 @@ class Guardian:
             self._journal = Journal(folder)
             replayed = replay(self._root, self._journal)
             if replayed["cut"]:
-                raise RefusedError(f"{self._journal.path}: {replayed['cut']}, so that nobody knows what was there "
-                                   "before; what it says was given back. Run twin restore, then look at the modes and "
-                                   "values of the machine's outputs")  # fmt: skip
+                raise RefusedError(f"{self._journal.path}: {replayed['cut']}; what it says was given back. Run twin "
+                                   "restore, then look at the modes and values of all outputs")  # fmt: skip
             if outputs:
                 refuse_daemons(self._root)
             # What was set a moment ago may be what files still show, and would be taken for what was there.

@@ -13,7 +13,7 @@ from typing import Any
 
 from hardware.journal import FOLDER, Journal
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
-from hardware.linux.sysfs import Cell, Root
+from hardware.linux.sysfs import Cell, FileCell, Root
 
 LEASE = "lease"
 GIVE_BACK_SECONDS = 1.0
@@ -135,6 +135,11 @@ def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any
 def recorded(root: Root, entry: dict[str, Any]) -> Output:
     """The output of a journal's record. Raises ValueError for one that cannot be used."""
     output = rebuilt(root, entry.get("output"), library)
+    if entry.get("device") and entry["device"] == output.device(root):
+        # The same device at the same place, whose driver may have been loaded again.
+        for cell in output.cells:
+            if isinstance(cell, FileCell):
+                cell.identity = root.identity(cell.path.rpartition("/")[0])
     originals = checked(entry.get("originals"), "originals", list)
     if len(originals) != len(output.cells) or any(type(value) not in (int, type(None)) for value in originals):
         raise ValueError(f"originals are {str(originals)[:80]} for {len(output.cells)} files")

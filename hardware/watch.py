@@ -160,9 +160,8 @@ class OutputWatch:
         self._wait_ns: int | None = None
         self._fought_ns: int | None = None
         self._recent: list[tuple[int, int]] = []
-        self._look_ns = 0
+        self._look_ns = self._strange = 0
         self._shown: int | None = None
-        self._strange = 0
 
     @property
     def trouble(self) -> Trouble:

@@ -1082,3 +1082,22 @@ def test_a_file_that_fails_leaves_no_other_of_its_output_unwritten(root: Path) -
         assert (cpufreq / "policy2/scaling_max_freq").read_text() == "2000\n"
         assert guarded.said[-1]["failed"]["clock"].startswith("the device is gone")
         assert "policy1" in guarded.said[-1]["failed"]["clock"]
+
+
+def test_a_device_whose_driver_was_loaded_again_is_given_back_and_another_one_is_not(root: Path) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    rebound(root)
+    put(root / CHIP, {"name": "other"})
+    done = restore(Root(root))
+    assert [name for name, why in done["unrestored"] if "the device is gone" in why] == ["plain_pwm", "fan_pwm"]
+    assert shown(root)[FILES["fan_pwm"]] == 90
+    put(root / CHIP, {"name": "chip"})
+    with bench(root) as guarded:
+        assert set(guarded.said[0]["replayed"]["restored"]) == {"fan_pwm", "plain_pwm"}
+        assert shown(root) == before
+        guarded.run(500)
+        assert (journal(root) or [{}])[0]["originals"] == [120, 5]
+        guarded.guardian.end()
+    assert shown(root) == before

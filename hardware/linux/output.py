@@ -61,6 +61,10 @@ class Output(NamedTuple):
         modes = (lane.mode for lane in self.lanes)
         return (*(lane.value for lane in self.lanes), *(cell for cell in (*floors, *modes) if cell is not None))
 
+    def device(self, root: Root) -> str:
+        """The name of the device whose folder has the output; empty where there is none."""
+        return root.read_word(getattr(self.cells[0], "path", "").rpartition("/")[0] + "/name")
+
     def inside(self, raw: int) -> int:
         """`raw`, or the nearest that one of the files takes."""
         return max(lane.inside(raw) for lane in self.lanes)
