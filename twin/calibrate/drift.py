@@ -17,7 +17,7 @@ import numpy as np
 from twin.calibrate.errors import independent_samples
 from twin.calibrate.freerun import free_run, judged_sensor
 from twin.calibrate.reader import Measured
-from twin.calibrate.starts import FADED_CELSIUS, Starts, unknown_starts
+from twin.calibrate.starts import FADED_CELSIUS, Starts, faded, unknown_starts
 from twin.kernels import Floats
 from twin.machines import Origin
 from twin.scenario import Machine
@@ -28,6 +28,7 @@ WORTH = 0.1
 """A change that explains less than this share is not worth a sentence."""
 ALIKE = 0.05
 """Changes whose shares differ by less explain it as well as each other."""
+FEWEST = 10
 MOST_BOUND = 4.0
 """A mean square that may be more times that of the fit by chance leaves no test that is worth a verdict."""
 LEAST_SHARE = 0.5
@@ -60,9 +61,10 @@ class Change:
 class Drift:
     """The verdict: `matches` is None, with a reason, where nothing can be told.
 
-    `ratio` is the mean square of the errors over that of the fit, `bound` what it may be at `confidence`, both without
-    what the unknown start explains: `start_celsius` at most, and FADED_CELSIUS or more during `start_seconds` in all.
-    `noticed_celsius` is the least error that lasts (C, RMSE) which would be noticed; None where nobody knows.
+    `ratio` is the mean square of the errors over that of the fit, `bound` what it may be at `confidence`, both after
+    the first `left_out_seconds` of what is judged, in which the start fades, and without what an unknown start
+    explains: `start_celsius` at most, and FADED_CELSIUS or more during `start_seconds` in all. `noticed_celsius` is
+    the least error that lasts (C, RMSE) which would be noticed; None where nobody knows.
     """
 
     matches: bool | None
@@ -73,17 +75,20 @@ class Drift:
     independent_samples: float
     changes: tuple[Change, ...]
     noticed_celsius: float | None = None
+    left_out_seconds: float = 0.0
     start_celsius: float = 0.0
     start_seconds: float = 0.0
 
     def start_words(self) -> str:
-        """What of the recording does not count; empty where the start is known, or makes no difference."""
-        if self.start_celsius < FADED_CELSIUS:
-            return ""
-        return (
-            f"the unknown start explains up to {self.start_celsius:.1f} C and does not count; it takes "
-            f"{self.start_seconds / 60.0:.0f} min to fade"
-        )
+        """What of the recording does not count; empty where all of it does."""
+        told = []
+        if self.left_out_seconds > 0.0:
+            told.append(f"the first {_span(self.left_out_seconds)}, in which the start fades, do not count")
+        if self.start_celsius >= FADED_CELSIUS:
+            told.append(
+                f"up to {self.start_celsius:.1f} C, for {_span(self.start_seconds)}, are put down to the unknown start"
+            )
+        return "; ".join(told)
 
     def words(self) -> str:
         """The verdict in a sentence."""
@@ -111,7 +116,13 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
     """The verdict on the samples from `first` to `last`; `shown` is what the free run's sensor had at all samples."""
     from scipy.stats import f as f_distribution
 
+    step_ms = _step_ms(machine, measured)
     apart = apart_of(measured, shown, first, last)
+    # What the fit is judged by is far from any start, and so has to be what is held against it.
+    later = max(first, faded(machine, origin, measured, step_ms))
+    left_out = len(apart) - len(apart_of(measured, shown, later, last))
+    if len(apart) - left_out < FEWEST:
+        later, left_out = first, 0
     unseen = origin.unseen
     fitted = unseen is not None and unseen.rmse_celsius > 0.0
     if unseen is not None and fitted:
@@ -119,9 +130,10 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
     else:
         noise = float(np.mean(apart * apart)) * len(apart) / independent_samples(apart)
     judged = _judged(measured, shown, first, last)
-    starts = unknown_starts(machine, origin, measured, judged, noise, _step_ms(machine, measured))
+    starts = unknown_starts(machine, origin, measured, judged, noise, step_ms)
+    starts = replace(starts, left_out=left_out)
     explained = starts.explained(apart)
-    rest = apart - explained
+    rest = starts.rest(apart)
     independent = max(2.0, independent_samples(rest))
     ratio = bound = matches = noticed = None
     reason = "the machine file does not say how well it was fitted (origin.unseen)"
@@ -130,16 +142,17 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
         bound = float(f_distribution.ppf(CONFIDENCE, independent, max(2.0, unseen.independent_samples)))
         least = bound**0.5 * unseen.rmse_celsius
         lasting = np.full(len(apart), 2.0 * least)
-        share = _root(lasting - starts.explained(lasting)) / (2.0 * least)
+        share = _root(starts.rest(lasting)) / (2.0 * least)
         noticed = least / max(share, 1e-3)
         matches, reason = _verdict(ratio, bound, share, noticed)
     found = (
         () if matches or (reason and fitted) else tuple(changes(machine, origin, measured, first, last, starts=starts))
     )
     seconds = measured.recording.interval_seconds * float(np.count_nonzero(np.abs(explained) >= FADED_CELSIUS))
+    times = measured.recording.times_seconds
     return Drift(
         matches, reason, ratio, bound, CONFIDENCE, independent, found, noticed,
-        float(np.max(np.abs(explained), initial=0.0)), seconds,
+        float(times[later] - times[first]), float(np.max(np.abs(explained), initial=0.0)), seconds,
     )  # fmt: skip
 
 
@@ -158,6 +171,10 @@ def _verdict(ratio: float, bound: float, share: float, noticed: float) -> tuple[
             f"a change below {noticed:.1f} C could not be seen"
         )
     return True, ""
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60.0:.0f} min" if seconds >= 90.0 else f"{seconds:.0f} s"
 
 
 def _root(apart: Floats) -> float:
@@ -196,7 +213,7 @@ def changes(
     def errors_of(moved: Machine) -> Floats:
         run = free_run(moved, origin, measured, step_ms=step_ms)
         apart = apart_of(measured, run.celsius[sensor], first, last)
-        return apart if starts is None else apart - starts.explained(apart)
+        return apart if starts is None else starts.rest(apart)
 
     before = errors_of(machine)
     found = [

@@ -55,13 +55,13 @@ def judged_sensor(machine: Machine, kind: str) -> str:
 
 def free_run(
     machine: Machine, origin: Origin, measured: Measured, *, by_load: bool = False, step_ms: int | None = None,
-    warmer: tuple[str, float] | None = None,
+    warmer: tuple[str | None, float] | None = None,
 ) -> FreeRun:  # fmt: skip
     """Run `machine` along `measured`. `by_load` has the load drive it even where power was recorded.
 
     `step_ms` is a step of the world other than `coarse_step_ms`. `warmer` names a node and by how much (K) warmer it
-    starts wherever its start is not known. After a gap (`Recording.pieces`), through which nobody
-    knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
+    starts wherever its start is not known; no name: every node starts warmer. After a gap (`Recording.pieces`), through
+    which nobody knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
     """
     count = len(measured.recording.times_seconds)
     celsius = {sensor.name: np.full(count, np.nan) for sensor in machine.sensors}
@@ -91,13 +91,13 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
 
 def _stretch(
     machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None,
-    warmer: tuple[str, float] | None,
+    warmer: tuple[str | None, float] | None,
 ) -> FreeRun:  # fmt: skip
     driven = started(machine, origin, measured)
     if warmer is not None and warmer[0] not in _known(driven, origin, measured):
         driven = replace(driven, nodes=tuple(
             replace(node, initial_celsius=float(np.clip((node.initial_celsius or 0.0) + warmer[1], -60.0, 200.0)))
-            if node.name == warmer[0] else node
+            if warmer[0] in (None, node.name) else node
             for node in driven.nodes
         ))  # fmt: skip
     recording = measured.recording

@@ -20,6 +20,8 @@ from twin.scenario import Machine
 
 FADED_CELSIUS = 0.2
 """A start that makes less than this at the sensor has faded."""
+MOST_LEFT_OUT = 0.4
+"""The share of a recording that may be left out for its start at most; fits are judged by what is behind as much."""
 _TRIED_KELVIN = 5.0
 _SWEEPS = 200
 
@@ -29,12 +31,19 @@ class Starts:
     """Starts that nobody knows: a row each in `response` (K at the sensor at each judged sample, for 1 K at the start).
 
     `most_kelvin` is how far each may be from where the run begins, `noise` the mean square of errors that are none of
-    the start's (K^2), times how many of them tell as much as one that is independent.
+    the start's (K^2), times how many of them tell as much as one that is independent. The first `left_out` samples
+    tell the starts, and do not count otherwise.
     """
 
     response: Floats
     most_kelvin: Floats
     noise: float
+    left_out: int = 0
+
+    def rest(self, apart: Floats) -> Floats:
+        """The errors that count: without what the starts explain, and without the first `left_out` of them."""
+        kept: Floats = (apart - self.explained(apart))[self.left_out :]
+        return kept
 
     def explained(self, apart: Floats) -> Floats:
         """The part of the errors `apart` (C) that the starts explain; 0 where all of them are known."""
@@ -83,3 +92,19 @@ def unknown_starts(
     return Starts(
         np.array(rows).reshape(len(rows), int(np.count_nonzero(judged))), np.array(most, dtype=np.float64), noise
     )
+
+
+def faded(machine: Machine, origin: Origin, measured: Measured, step_ms: int) -> int:
+    """The first sample at which the start has faded, after MOST_LEFT_OUT of the recording at the latest.
+
+    From there on, two runs of which one starts warmer everywhere show the same but for FADED_CELSIUS.
+    """
+    sensor = judged_sensor(machine, origin.kind)
+    usual, warm = (
+        free_run(machine, origin, measured, step_ms=step_ms, warmer=(None, kelvin)).celsius[sensor]
+        for kelvin in (0.0, _TRIED_KELVIN)
+    )
+    begin, end = measured.recording.pieces()[0]
+    apart = np.flatnonzero(np.abs(warm - usual)[begin:end] >= FADED_CELSIUS)
+    last = begin + int(apart[-1]) + 1 if len(apart) else begin
+    return min(last, int(MOST_LEFT_OUT * len(usual)))
