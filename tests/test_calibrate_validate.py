@@ -249,9 +249,8 @@ def test_a_change_that_no_start_explains_is_noticed_all_the_same() -> None:
 
 
 def test_a_short_recording_whose_start_is_unknown_tells_nothing() -> None:
-    found = found_in(
-        recorded(BOARD, count=60), replace(ORIGIN, unseen=replace(ORIGIN.unseen, independent_samples=400.0))
-    )  # type: ignore[type-var]
+    origin = replace(ORIGIN, unseen=replace(ORIGIN.unseen, independent_samples=400.0))  # type: ignore[type-var]
+    found = found_in(recorded(BOARD, count=60), origin)
     assert found.matches is None
     assert "cannot tell" in found.words()
 
