@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -43,6 +50,41 @@ def mutants(source: str) -> Iterator[tuple[str, str]]:
             before = _words(node)
             list(_changes(target, number))
             yield f"{getattr(node, 'lineno', 0)}: {before} -> {_words(target)}", ast.unparse(changed)
+
+
+def copied(folder: Path) -> Path:
+    """The packages in a folder of their own, so that a mutant is never seen by anybody else."""
+    for package in ("twin", "hardware", "scenarios"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def passes(folder: Path, path: Path, source: str, tests: Sequence[str], *options: str) -> bool:
+    """Whether the tests pass on the copy in `folder` with this source at `path`, which is put back.
+
+    Interpreted: compiling takes longer than all of them. A mutant that never ends does not pass.
+    """
+    (folder / path).write_text(source, encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [
+                sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
+                "-c", ROOT / "pyproject.toml", *options, *(ROOT / test for test in tests),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "TWIN_KERNELS": "python", "HYPOTHESIS_PROFILE": "ci"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        shutil.copyfile(ROOT / path, folder / path)
+    # A mutant may end the tests' own process.
+    assert done.returncode in (0, 1, 2) or done.returncode < 0, done.stdout + done.stderr
+    return done.returncode == 0
 
 
 def _words(node: ast.AST) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,12 +17,14 @@ from commands import BRIEF, answer, command, refused, unchanged
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.calibrate.calibrated import calibrate
 from twin.calibrate.lateness import fit_lateness, lateness_toml
 from twin.calibrate.recording import RecordingError
 from twin.clock import ModelledLateness
 from twin.kernels import MODE
 from twin.loader import load
 from twin.machines import load_machine
+from twin.record.files import RecordError, write_atomic
 from twin.scenario import Heartbeat
 
 fitting = pytest.mark.skipif(MODE != "numba", reason="interpreted kernels fit some hundred times slower")
@@ -193,7 +196,7 @@ def test_early_and_very_late_ticks() -> None:
     ("change", "part"),
     [
         (lambda rows: rows[:50], "too short: 49 ticks"),
-        (lambda rows: [["0", *row[1:]] for row in rows], "too short: 0 ticks are left after the first 20 ms"),
+        (lambda rows: [["0", *row[1:]] for row in rows], "too short: 0 ticks are left, without those of the"),
         (lambda rows: [*rows[:9], ["x", *rows[9][1:]], *rows[10:]], "line 11, column elapsed_ns: 'x' is no whole"),
         (lambda rows: [*rows[:9], ["-1", *rows[9][1:]], *rows[10:]], "'-1' is no whole number"),
         (lambda rows: rows[::-1], "so time goes back"),
@@ -225,3 +228,49 @@ def test_recorded_heartbeats(tmp_path: Path) -> None:
         late = np.array([int(b["tick_interval_ns"]) - int(a["tick_target_ns"]) for a, b in pairwise(rows)])
         drawn = ModelledLateness(quantiles, 7).heart(0, 20_000)
         assert np.quantile(drawn, [0.25, 0.5, 0.75]) == pytest.approx(np.quantile(late, [0.25, 0.5, 0.75]), rel=0.01)
+
+
+# --- what is written, and where ---------------------------------------------------------------------------------------
+
+
+def test_neither_a_recording_nor_a_device_is_written_over(tmp_path: Path) -> None:
+    recording = tmp_path / "record.csv"
+    write_csv(recording, rows_of(recorded(BOARD, count=300)))
+    before = recording.read_bytes()
+    (tmp_path / "other").symlink_to(tmp_path)
+    (tmp_path / "pipe").touch()
+    (tmp_path / "pipe").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    for out, part in (
+        (tmp_path / "other" / "record.csv", "is one of the recordings"),
+        (tmp_path / "pipe", "is there, and no file"),
+        (tmp_path / "nowhere" / "m.toml", "there is no folder"),
+    ):
+        for option in ("--out", "--plot"):
+            said = command("calibrate", recording, "--kind", "board", option, out)
+            assert said.status == 2
+            assert f"{option} {out}: {part}" in said.err
+    assert recording.read_bytes() == before
+    with pytest.raises(RecordError, match="is a device or a pipe"):
+        write_atomic(Path("/dev/null"), b"")
+    assert not Path("/dev/null").is_file()
+
+
+def test_the_lateness_of_a_run_is_fitted_from_its_directory_and_from_its_export(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    late = "heartbeat.lateness_quantiles_ns=[0,0,0,0,0,1000,2000,5000,9000,20000,90000]"
+    answer("run", "idle", "--duration", "1", "--set", late, "--out", run)
+    answer("export", run, "--out", tmp_path / "tables")
+    found = answer("calibrate", "heartbeat", run)
+    assert found["quantiles_ns"][-1] > 0
+    assert answer("calibrate", "heartbeat", tmp_path / "tables" / "ticks.csv") == found
+
+
+@fitting
+def test_watts_that_nobody_recorded_are_said_to_be_assumed_and_no_watts_are_refused() -> None:
+    measured = recorded(BOARD, count=600)
+    found = calibrate([measured], "board", most_nodes=1)
+    assert [each.name for each in found.unidentified if "assumed" in each.unknown] == ["full_watts"]
+    recording = replace(measured.recording, powers_watts=np.zeros(len(measured.recording.times_seconds)))
+    with pytest.raises(RecordingError, match="0 W throughout"):
+        calibrate([replace(measured, recording=recording)], "board")

@@ -330,7 +330,7 @@ def test_no_sequence_of_loads_draws_more_than_the_most(sequence, clock, cap, cel
             gpu_constants, gpu_table, gpu_state, gpu_counters, now_ns, step_ns, integral, frame_ns, -1, celsius
         )
         assert watts <= most["gpu_die"]
-        world_gpu.gpu_govern(gpu_constants, gpu_table, gpu_state, gpu_counters, cap, celsius)
+        world_gpu.gpu_govern(gpu_constants, gpu_table, gpu_state, gpu_counters, cap, 1 << 62, celsius)
 
 
 def test_the_most_is_what_the_world_draws_at_full_use() -> None:

@@ -88,7 +88,7 @@ def test_what_is_no_object_is_not_used(journal: Journal) -> None:
 
 def test_another_version_is_refused(journal: Journal) -> None:
     Path(journal.path).write_bytes(b"pulsetwin journal 2\nwhatever")
-    with pytest.raises(JournalError, match="begins with b'pulsetwin journal 2"):
+    with pytest.raises(JournalError, match=r"begins with b'pulsetwin journal 2\\nwhat', not with"):
         journal.read()
 
 

@@ -882,3 +882,22 @@ def test_who_leaves_says_when(root: Path) -> None:
     assert before_ns <= ended <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     assert (root / FOLDER / "lease").read_text() == f"{os.getpid():<10} {ended}\n"
     os.close(again)
+
+
+def test_what_could_not_be_given_back_keeps_the_originals_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench(build(tmp_path)) as left:
+        left.run(1_000)
+    journal = Journal(str(tmp_path / FOLDER))
+    before = journal.read()
+    assert before is not None
+    said = {"found": True, "restored": [], "unrestored": [("fan_pwm", "EIO")], "cut": ""}
+    monkeypatch.setattr(module, "replay", lambda _root, _journal: said)
+    with bench(tmp_path) as guarded:
+        guarded.run(200)
+        after = journal.read()
+        assert after is not None
+        assert [entry["originals"] for entry in after[0]] == [entry["originals"] for entry in before[0]]
+        assert guarded.guardian.end() == 0
+    assert shown(tmp_path)[FILES["fan_pwm"]] == 120

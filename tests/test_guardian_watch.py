@@ -298,6 +298,32 @@ def test_the_lease_is_the_number_that_goes_up() -> None:
     assert guard.reason == ""
 
 
+def test_ten_good_proposals_are_enough_and_nine_are_not() -> None:
+    guard = watch(OutputWatch(FAN))
+    guard.proposal(0, 1, [])
+    guard.judge(LEASE_NS + 1)
+    for tick in range(2, 1 + VALID_TICKS):
+        guard.proposal(tick * SECOND, tick, [])
+        assert guard.judge(tick * SECOND) is State.MAXCOOL
+    # The reason goes with the last of them; the state some time later.
+    last_ns = (1 + VALID_TICKS) * SECOND
+    guard.proposal(last_ns, 1 + VALID_TICKS, [])
+    assert guard.judge(last_ns) is State.MAXCOOL
+    guard.proposal(last_ns + CALM_NS, 2 + VALID_TICKS, [])
+    assert guard.judge(last_ns - SECOND + CALM_NS) is State.NORMAL
+
+
+def test_the_worst_of_what_is_wrong_counts() -> None:
+    output = in_force(FAN, 80)
+    for now_ns in (SETTLE_NS, 2 * SETTLE_NS):
+        output.looked(now_ns, 20, True, None, "")
+    assert output.trouble is Trouble.LESS
+    output.wrote(2 * SETTLE_NS, 80, "EIO: it")
+    assert output.trouble is Trouble.LESS
+    assert "EIO: it" in output.why
+    assert State.ALARM is watch(output).judge(2 * SETTLE_NS)
+
+
 @pytest.mark.parametrize(
     ("tick", "wanted", "why"),
     [

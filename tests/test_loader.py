@@ -44,6 +44,11 @@ MISTAKES = [
     ("machine.cpu.safe_kilohertz = 1", "machine.cpu.safe_kilohertz = 1: must lie within the frequencies"),
     ("machine.cpu.pl1_watts = 1.0", "machine.cpu: safe_watts (35.0) <= pl1_watts (1.0)"),
     ("machine.gpu.safe_watts = 1.0", "machine.gpu: minimum_power_limit_watts (60.0) <= safe_watts (1.0)"),
+    ("machine.gpu = {limit_clock = true, safe_kilohertz = 1}", "machine.gpu.safe_kilohertz = 1: must lie within the"),
+    ("machine.gpu = {limit_clock = true, enabled = false}", "machine.gpu.limit_clock = true: there is no"),
+    ("machine = {fans = [{name = 'a', nvml = true}], gpu = {enabled = false}}", "machine.fans[0].nvml = true: there"),
+    ("machine.fans = [{name = 'a', cooling_states = 0}]",
+     "machine.fans[0].cooling_states = 0: allowed are whole numbers from 1 to 255"),
     ("machine.cpu.node = 'moon'", "machine.cpu.node = 'moon': no such node; there are case, cpu_die"),
     ("machine.fans = []", "machine.edges[1].fan = 'cpu_fan': no such fan; there are none"),
     ("machine.fans = [{name = 'a b'}]", "machine.fans: ['a b']: names are made of letters, digits and underscores"),
@@ -236,6 +241,19 @@ def test_nonsense_is_a_scenario_or_a_scenario_error(key: str, value: str) -> Non
 def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
     with suppress(ScenarioError):
         parse(text, "x.toml")
+
+
+def test_outputs_that_are_not_named_leave_the_bytes_as_they_always_were() -> None:
+    scenario = Scenario()
+    machine = scenario.machine
+    keys = (b"limit_clock", b"cooling_devices", b"cooling_states", b"nvml")
+    assert not any(key in canonical(scenario) for key in keys)
+    assert canonical(scenario).count(b"safe_kilohertz") == 1
+    gpu = replace(machine.gpu, limit_clock=True)
+    fan = replace(machine.fans[0], cooling_devices=("Fan",), nvml=True)
+    named = replace(scenario, machine=replace(machine, gpu=gpu, fans=(fan, *machine.fans[1:])))
+    assert all(canonical(named).count(key) == 1 for key in keys)
+    assert canonical(named).count(b"safe_kilohertz") == 2
 
 
 def test_an_edge_without_natural_conductance_has_the_bytes_it_always_had() -> None:

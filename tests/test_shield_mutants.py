@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mutate import mutants
+from mutate import ROOT, copied, mutants, passes
 from profiles import NIGHTLY
 
-ROOT = Path(__file__).parent.parent
 SHIELD = Path("twin", "control", "shield.py")
 TESTS = ("tests/test_shield_exhaustive.py", "tests/test_shield.py")
 EQUIVALENT = (
@@ -42,45 +36,21 @@ def test_what_counts_as_equivalent_is_still_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The packages in a folder of their own, so that a mutant is never seen by anybody else."""
-    folder = tmp_path_factory.mktemp("mutant")
-    for package in ("twin", "hardware", "scenarios"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-def passes(copy: Path, source: str) -> bool:
-    """Whether the shield's tests pass with this source. Interpreted: compiling takes longer than all of them."""
-    (copy / SHIELD).write_text(source, encoding="utf-8")
-    done = subprocess.run(
-        [
-            sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-c", ROOT / "pyproject.toml", *(ROOT / test for test in TESTS),
-        ],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "TWIN_KERNELS": "python", "HYPOTHESIS_PROFILE": "ci"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )  # fmt: skip
-    assert done.returncode in (0, 1, 2), done.stdout + done.stderr
-    return done.returncode == 0
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("mutant"))
 
 
 @nightly
 def test_the_source_as_it_is_passes_and_a_broken_one_does_not(copy: Path) -> None:
     source = (ROOT / SHIELD).read_text(encoding="utf-8")
-    assert passes(copy, source)
-    assert not passes(copy, source.replace("min(high, max(low, asked))", "asked"))
+    assert passes(copy, SHIELD, source, TESTS)
+    assert not passes(copy, SHIELD, source.replace("min(high, max(low, asked))", "asked"), TESTS)
 
 
-UNEQUAL = [pytest.param(*each, id=each[0]) for each in all_mutants() if NIGHTLY and not equivalent(each[0])]
+UNEQUAL = [pytest.param(*each, id=each[0]) for each in (all_mutants() if NIGHTLY else []) if not equivalent(each[0])]
 
 
 @nightly
 @pytest.mark.parametrize(("what", "source"), UNEQUAL)
 def test_no_mutant_survives(copy: Path, what: str, source: str) -> None:
-    assert not passes(copy, source), f"nobody notices {what}"
+    assert not passes(copy, SHIELD, source, TESTS), f"nobody notices {what}"

@@ -144,6 +144,15 @@ def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str
         if edge["natural_exponent"] == 0.0:
             # An edge without one conducts as edges did before there were any.
             del edge["natural_exponent"]
+    gpu = data["machine"]["gpu"]
+    if not gpu["limit_clock"]:
+        # As before there was such an output.
+        del gpu["limit_clock"], gpu["safe_kilohertz"]
+    for fan in data["machine"]["fans"]:
+        if not fan["cooling_devices"]:
+            del fan["cooling_devices"], fan["cooling_states"]
+        if not fan["nvml"]:
+            del fan["nvml"]
     if data["workload"]["trace"] is not None:
         data["workload"]["trace"]["file"] = trace_digest
     data["learn"]["checkpoint"] = checkpoint_digest
@@ -384,6 +393,16 @@ def _processor_problems(scenario: Scenario) -> list[str]:
     if not cpu.frequencies_kilohertz[0] <= cpu.safe_kilohertz <= cpu.frequencies_kilohertz[-1]:
         found.append(f"machine.cpu.safe_kilohertz = {cpu.safe_kilohertz}: must lie within the frequencies, "
                      f"{cpu.frequencies_kilohertz[0]} to {cpu.frequencies_kilohertz[-1]}")  # fmt: skip
+    if gpu.limit_clock and not gpu.enabled:
+        found.append("machine.gpu.limit_clock = true: there is no graphics card here; set machine.gpu.enabled = true")
+    elif gpu.limit_clock and not gpu.frequencies_kilohertz[0] <= gpu.safe_kilohertz <= gpu.frequencies_kilohertz[-1]:
+        found.append(f"machine.gpu.safe_kilohertz = {gpu.safe_kilohertz}: must lie within the frequencies, "
+                     f"{gpu.frequencies_kilohertz[0]} to {gpu.frequencies_kilohertz[-1]}")  # fmt: skip
+    found += [
+        f"machine.fans[{i}].nvml = true: there is no graphics card here; set machine.gpu.enabled = true"
+        for i, fan in enumerate(machine.fans)
+        if fan.nvml and not gpu.enabled
+    ]
     if not cpu.safe_watts <= cpu.pl1_watts <= cpu.pl2_watts:
         found.append(f"machine.cpu: safe_watts ({cpu.safe_watts}) <= pl1_watts ({cpu.pl1_watts}) <= pl2_watts "
                      f"({cpu.pl2_watts}) must hold")  # fmt: skip

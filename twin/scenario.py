@@ -65,7 +65,10 @@ class Cpu:
 
 @model
 class Gpu:
-    """As the CPU, with one clock domain, a power cap and a slowdown temperature."""
+    """As the CPU, with one clock domain, a power cap and a slowdown temperature.
+
+    With `limit_clock` its highest clock is an output too, as NVIDIA has it; `safe_kilohertz` is the safe value of that.
+    """
 
     enabled: bool = True
     node: Name = "gpu_die"
@@ -86,6 +89,8 @@ class Gpu:
     slowdown_celsius: Celsius = 95.0
     slowdown_hysteresis_celsius: Annotated[float, Ge(0.0), Le(50.0)] = 5.0
     safe_watts: PositiveWatts = 60.0
+    limit_clock: bool = False
+    safe_kilohertz: Positive = 600_000
     hwmon_chips: tuple[Name, ...] = ("amdgpu",)
 
 
@@ -101,7 +106,11 @@ class Memory:
 
 @model
 class Fan:
-    """PWM to RPM: first-order lag towards pwm/255*max_rpm; starts at `start_pwm`, stalls below `stall_pwm`."""
+    """PWM to RPM: first-order lag towards pwm/255*max_rpm; starts at `start_pwm`, stalls below `stall_pwm`.
+
+    The last keys say where Linux has it; the first that is there counts: a chip's pwm, a cooling device of the kernel
+    by type, which has states from 0 to `cooling_states`, or (`nvml`) all fans of the NVIDIA card.
+    """
 
     name: Name
     max_rpm: Annotated[int, Ge(1), Le(100_000)] = 2_200
@@ -111,6 +120,9 @@ class Fan:
     initial_pwm: Annotated[int, Ge(0), Le(255)] = 80
     hwmon_chips: tuple[Name, ...] = ("nct6775", "nct6798", "nct6687", "it8688", "it8620")
     index: Annotated[int, Ge(1), Le(16)] = 1
+    cooling_devices: tuple[Name, ...] = ()
+    cooling_states: Annotated[int, Ge(1), Le(255)] = 10
+    nvml: bool = False
 
 
 @model
@@ -184,25 +196,13 @@ _DEFAULT_NODES = (
 )
 _DEFAULT_EDGES = (
     Edge(a="cpu_die", b="cpu_sink", still_watts_per_kelvin=4.5),
-    Edge(
-        a="cpu_sink",
-        b="case",
-        still_watts_per_kelvin=0.65,
-        forced_watts_per_kelvin=4.25,
-        fan="cpu_fan",
-        exponent=0.75,
-    ),
+    Edge(a="cpu_sink", b="case", still_watts_per_kelvin=0.65, forced_watts_per_kelvin=4.25, fan="cpu_fan",
+         exponent=0.75),
     Edge(a="gpu_die", b="gpu_sink", still_watts_per_kelvin=11.0),
-    Edge(
-        a="gpu_sink",
-        b="case",
-        still_watts_per_kelvin=1.0,
-        forced_watts_per_kelvin=6.6,
-        fan="gpu_fan",
-        exponent=0.75,
-    ),
+    Edge(a="gpu_sink", b="case", still_watts_per_kelvin=1.0, forced_watts_per_kelvin=6.6, fan="gpu_fan",
+         exponent=0.75),
     Edge(a="case", b="ambient", still_watts_per_kelvin=4.0, forced_watts_per_kelvin=21.0, fan="case_fan", exponent=0.8),
-)
+)  # fmt: skip
 _DEFAULT_SENSORS = (
     Sensor(
         name="cpu", node="cpu_die", limit_celsius=95.0,

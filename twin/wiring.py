@@ -28,9 +28,13 @@ def wiring(machine: Machine) -> Wiring:
         sensors.append(Channel(f"{sensor.name}_temp_millicelsius", sources=tuple(sources)))
     for fan in machine.fans:
         sensors.append(Channel(f"{fan.name}_rpm", sources=(Source("hwmon", "fan", fan.hwmon_chips, index=fan.index),)))
-        outputs.append(
-            Limit(f"{fan.name}_pwm", 0, 255, 255, (Source("hwmon", "pwm", fan.hwmon_chips, index=fan.index),))
-        )
+        places = [Source("hwmon", "pwm", fan.hwmon_chips, index=fan.index)]
+        if fan.cooling_devices:
+            states = fan.cooling_states
+            places.append(Source("thermal", "cur_state", fan.cooling_devices, multiply=255, divide=states))
+        if fan.nvml:
+            places.append(Source("nvml", "fan", multiply=255, divide=100))
+        outputs.append(Limit(f"{fan.name}_pwm", 0, 255, 255, tuple(places)))
     cpu = machine.cpu
     sensors += [
         Channel("cpu_busy_ticks", sources=(Source("stat", "busy"),)),
@@ -95,6 +99,10 @@ def wiring(machine: Machine) -> Wiring:
                 ),
             )
         )
+        if gpu.limit_clock:
+            clocks = gpu.frequencies_kilohertz
+            place = Source("nvml", "clock_limit", multiply=1_000)
+            outputs.append(Limit("gpu_max_kilohertz", clocks[0], clocks[-1], gpu.safe_kilohertz, (place,)))
     sensors += [
         Channel("memory_total_kibibytes", sources=(Source("meminfo", "MemTotal"),)),
         Channel("memory_available_kibibytes", sources=(Source("meminfo", "MemAvailable"),)),

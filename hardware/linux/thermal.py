@@ -44,13 +44,18 @@ def find(root: Root, zones: tuple[Zone, ...], source: Source) -> FileCell | str:
 
 
 def find_output(root: Root, devices: tuple[Zone, ...], source: Source) -> Output | str:
-    """As `find`, for the state of a cooling device, which cools more the higher it is, up to its `max_state`."""
+    """As `find`, for the state of a cooling device, which cools more the higher it is, up to its `max_state`.
+
+    A source that divides by something else than 1 says by that how many states there are, and has to be right.
+    """
     device = _match(root, devices, source, "cooling device")
     if isinstance(device, str):
         return device
     most = root.read_integer(f"{device.directory}/max_state").value
     if source.attribute != "cur_state" or most is None:
         return f"{root.where(device.directory)} has no {source.attribute} with a max_state"
+    if source.divide not in (1, most):
+        return f"{root.where(device.directory)} has states from 0 to {most}, and the scenario says {source.divide}"
     cell = FileCell(root, f"{device.directory}/cur_state")
     return Output(cell.where, (Lane(cell, 0, max(0, most)),), cooler=1)
 

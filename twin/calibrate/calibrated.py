@@ -115,8 +115,8 @@ def _parameter(each: Fitted) -> Parameter:
         name=each.name,
         unit=each.unit,
         value=_rounded(each.value),
-        low=_end(each.low),
-        high=_end(each.high),
+        low=None if each.low is None else _end(each.low),
+        high=None if each.high is None else _end(each.high),
         unknown=each.unknown,
         recording=each.recording,
     )

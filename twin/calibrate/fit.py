@@ -60,14 +60,15 @@ FEWEST_FITTED = 10
 class Fitted:
     """One parameter: its value and 95 % interval, and why the data do not tell it (empty when they do).
 
-    `recording` names the recording it belongs to; it is empty for parameters of the machine.
+    What was assumed has no interval (None). `recording` names the recording it belongs to; it is empty for parameters
+    of the machine.
     """
 
     name: str
     unit: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     recording: str = ""
     unknown: str = ""
 
@@ -181,13 +182,17 @@ def fit(
                fitted[p.recording].recording.name if p.recording >= 0 else "", doubt.unknown)
         for p, x, doubt in zip(problem.parameters, solution.point, doubts.each, strict=True)
     )  # fmt: skip
+    assumed = () if driven == "power" else (
+        Fitted("full_watts", "W", look.full_watts, None, None, "",
+               "no power was recorded: what full load adds is assumed, and resistances and powers scale with it"),
+    )  # fmt: skip
     return Fit(
         kind=kind,
         shape=shape,
         look=look,
         lead_seconds=task.lead_seconds,
         max_rpm=task.max_rpm,
-        parameters=found,
+        parameters=(*found, *assumed),
         together=tuple((found[one].label, found[other].label) for one, other in doubts.together),
         foretold_celsius=foretold,
         noise_celsius=noise,

@@ -16,6 +16,7 @@ from twin.calibrate.recording import RecordingError
 from twin.clock import ModelledLateness
 from twin.heart.recorded import START_UP_NS
 
+OWN = "lateness_ns"
 NEEDED = ("elapsed_ns", "tick_interval_ns", "tick_target_ns")
 FEWEST_TICKS = 100
 MOST_NS = 10**9
@@ -39,7 +40,12 @@ class LatenessFit:
 
 
 def fit_lateness(header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int], where: str) -> LatenessFit:
-    """Fit the quantiles to a table of ticks. Raises `RecordingError` for one that is none, or too short."""
+    """Fit the quantiles to a table of ticks. Raises `RecordingError` for one that is none, or too short.
+
+    A table with a column `lateness_ns`, as `twin export` writes it, says it itself.
+    """
+    if OWN in header:
+        return quantiles(_whole(OWN, header.index(OWN), rows, lines, where), where)
     missing = [name for name in NEEDED if name not in header]
     if missing:
         raise RecordingError(f"{where}, line 1: missing is {', '.join(missing)}; needed are {', '.join(NEEDED)}; found "
@@ -53,10 +59,14 @@ def fit_lateness(header: Sequence[str], rows: Sequence[Sequence[str]], lines: Se
                              f"{elapsed[place - 1]}, so time goes back; sort the rows")  # fmt: skip
     kept = elapsed >= START_UP_NS
     # The first tick that is kept has no target before it that is kept.
-    late = (interval[1:] - target[:-1])[kept[1:] & kept[:-1]]
+    return quantiles((interval[1:] - target[:-1])[kept[1:] & kept[:-1]], where)
+
+
+def quantiles(late: np.ndarray[tuple[int], np.dtype[np.int64]], where: str) -> LatenessFit:
+    """Fit the quantiles to how late ticks woke (ns; below 0: early). Raises `RecordingError` for too few."""
     if len(late) < FEWEST_TICKS:
-        raise RecordingError(f"{where}: too short: {len(late)} ticks are left after the first {START_UP_NS // 10**6} "
-                             f"ms; {FEWEST_TICKS} are needed at least; record longer")  # fmt: skip
+        raise RecordingError(f"{where}: too short: {len(late)} ticks are left, without those of the "
+                             f"first {START_UP_NS // 10**6} ms; {FEWEST_TICKS} are needed; record longer")  # fmt: skip
     bounded = np.sort(np.clip(late, 0, MOST_NS))
     chances = np.array(ModelledLateness.PROBABILITIES)
     # An order statistic's rank is binomial: its 95 % interval is 1.96 standard deviations of that to both sides.

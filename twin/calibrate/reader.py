@@ -375,6 +375,10 @@ def identifiable(recordings: Sequence[Recording]) -> list[str]:
             (moving if float(np.nanmax(values) - np.nanmin(values)) > 0.0 else still).append(
                 (what, float(np.nanmin(values)))
             )
+    powers = [recording.powers_watts for recording in recordings if recording.powers_watts is not None]
+    if powers and all(float(np.nanmax(watts)) <= 0.0 for watts in powers):
+        found.append(f"{names}: the power is 0 W throughout, which heats nothing; is the meter read, and with "
+                     "permission? leave the column out (--map names another), or record again")  # fmt: skip
     if not moving and still:
         shown = ", ".join(f"the {what} is {value * 100.0:g} %" if what == "load" else f"the {what} is {value:g}"
                           for what, value in still)  # fmt: skip

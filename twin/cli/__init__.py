@@ -74,7 +74,7 @@ def _status_of(error: Exception) -> int:
     names = {kind.__name__ for kind in type(error).__mro__}
     bad_input = {
         "InputError", "ScenarioError", "ControllerError", "KernelModeError", "RecordInputError", "CorruptLogError",
-        "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError",
+        "LogVersionError", "TraceError", "AmbiguousDeviceError", "PoolInputError", "ServiceError",
         "GuardianError", "RewardError", "CheckpointError", "PlanError", "ExperimentError", "RecordingError",
     }  # fmt: skip
     # A checkpoint that a full disk refuses is no mistake of whoever asked for it.
@@ -212,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument(
         "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and run (default: /)"
     )
+
+    service = add("service", "print a systemd unit for runs that act, or the udev rule for the energy counter")
+    service.add_argument("--udev", action="store_true", help="the udev rule, not the unit")
 
     check = add("check", "the conformance suite against a backend")
     check.add_argument("backend", choices=(*BACKENDS, "replay"), help="which backend")

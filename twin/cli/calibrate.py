@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +82,24 @@ def _check(options: argparse.Namespace) -> None:
         wrong.append("--kind is needed: cpu, gpu, board or laptop")
     if not 0.0 <= options.holdout <= MOST_HOLDOUT:
         wrong.append(f"--holdout {options.holdout:g}: allowed are shares from 0 to {MOST_HOLDOUT:g}")
-    if options.out and any(Path(options.out) == Path(trace) for trace in options.trace):
-        wrong.append(f"--out {options.out}: is one of the recordings; name another file")
-    if options.out and not Path(options.out).parent.is_dir():
-        wrong.append(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it first")
+    for flag, written in (("--out", options.out), ("--plot", options.plot)):
+        if written:
+            wrong += [f"{flag} {written}: {why}" for why in _unwritable(Path(written), options.trace)]
     if wrong:
         raise InputError("; ".join(wrong))
+
+
+def _unwritable(path: Path, traces: Sequence[str]) -> Iterator[str]:
+    """Why `path` cannot be written, before anybody has waited for a fit."""
+    there = path.exists()
+    if there and any(Path(trace).exists() and path.samefile(trace) for trace in traces):
+        yield "is one of the recordings; name another file"
+    if there and not path.is_file():
+        yield "is there, and no file; name a file"
+    if not path.parent.is_dir():
+        yield f"there is no folder {path.parent}; make it first"
+    elif not os.access(path.parent, os.W_OK):
+        yield f"nothing can be written in {path.parent}; name another folder"
 
 
 def command_of(options: argparse.Namespace) -> str:
@@ -105,13 +119,6 @@ def command_of(options: argparse.Namespace) -> str:
 
 def _print(result: dict[str, Any], file: MachineFile) -> None:
     rows = [
-        (each.name + (f" ({each.recording})" if each.recording else ""), f"{each.value:.4g} {each.unit}".rstrip(),
-         "" if each.low is None or each.high is None else f"{each.low:.4g} to {each.high:.4g}", each.unknown)
-        for each in file.origin.parameters
-    ]  # fmt: skip
-    output.print_table(f"{result['machine']}, heated by {result['driven']}",
-                       ("parameter", "value", "95 % interval", "not told by the data, because"), rows)  # fmt: skip
-    rows = [
         (each["name"], *(f"{each[key]:.2f}" for key in ("rmse_celsius", "max_error_celsius", "bias_celsius")))
         for each in result["recordings"]
     ]
@@ -119,9 +126,28 @@ def _print(result: dict[str, Any], file: MachineFile) -> None:
         f"the last {result['holdout']:.0%}, which the fit did not see" if result["holdout"] > 0.0 else "what was fitted"
     )
     output.print_table(f"Errors on {part}", ("recording", "RMSE \u00b0C", "worst \u00b0C", "bias \u00b0C"), rows)
-    for one, other in result["together"]:
-        print(f"Told only together: {one} and {other}")
+    # What the recordings tell comes first.
+    parameters = sorted(file.origin.parameters, key=lambda each: bool(each.unknown))
+    rows = [
+        (each.name + (f" ({each.recording})" if each.recording else ""), f"{each.value:.4g} {each.unit}".rstrip(),
+         "" if each.low is None or each.high is None else f"{each.low:.4g} to {each.high:.4g}", each.unknown)
+        for each in parameters
+    ]  # fmt: skip
+    output.print_table(f"{result['machine']}, heated by {result['driven']}",
+                       ("parameter", "value", "95 % interval", "not told by the data, because"), rows)  # fmt: skip
+    for group in _groups(result["together"]):
+        print(f"Told only together: {', '.join(group)}")
     print(f"Written to {result['out']}")
+
+
+def _groups(pairs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Names that hang together by pairs, in the order in which they come."""
+    groups: list[list[str]] = []
+    for pair in pairs:
+        touched = [group for group in groups if set(pair) & set(group)]
+        joined = list(dict.fromkeys([name for group in touched for name in group] + list(pair)))
+        groups = [group for group in groups if group not in touched] + [joined]
+    return groups
 
 
 # --- lateness ---------------------------------------------------------------------------------------------------------
@@ -129,21 +155,26 @@ def _print(result: dict[str, Any], file: MachineFile) -> None:
 
 def _lateness(options: argparse.Namespace) -> int:
     from twin.calibrate.cells import read_table
-    from twin.calibrate.lateness import fit_lateness, lateness_toml
+    from twin.calibrate.lateness import fit_lateness, lateness_toml, quantiles
     from twin.clock import ModelledLateness
     from twin.record.files import write_atomic
+    from twin.record.rundir import SEAM_LOG
+    from twin.record.seamlog import read_seam_log
 
     given = [*options.trace[1:], *([] if options.lateness is None else [options.lateness])]
     if len(given) != 1:
-        raise InputError("twin calibrate heartbeat TICKS takes one recording, a CSV file of ticks; name one")
+        raise InputError("twin calibrate heartbeat TICKS takes one recording, a CSV file of ticks or a run; name one")
     path = Path(given[0])
-    try:
-        table = read_table(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}; name a recording, a CSV file or one in gzip"
-        ) from None
-    fit = fit_lateness(table.header, table.rows, table.lines, str(path))
+    if path.is_dir():
+        fit = quantiles(read_seam_log(path / SEAM_LOG).lateness_ns, str(path))
+    else:
+        try:
+            table = read_table(path)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read: {error.strerror}; name a run, or a recording, a CSV file or one in gzip"
+            ) from None
+        fit = fit_lateness(table.header, table.rows, table.lines, str(path))
     text = lateness_toml(fit)
     if options.out:
         write_atomic(Path(options.out), text.encode())

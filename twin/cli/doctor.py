@@ -61,7 +61,9 @@ def examine(root: Path) -> Iterator[Finding]:
     energy = root / "sys/class/powercap/intel-rapl:0/energy_uj"
     if energy.exists() and not os.access(energy, os.R_OK):
         yield Finding(
-            False, f"permission to read {energy}: no processor power", f"sudo chmod o+r {energy}, or run as root"
+            False,
+            f"permission to read {energy}: no processor power",
+            f"sudo chmod o+r {energy}, until the next start; the rule that twin service --udev prints, for good",
         )
     port = root / "run/pulsetwin"
     if not port.is_dir():

@@ -38,6 +38,7 @@ from twin.record.logs import logging_to
 from twin.record.recorder import Recorded, RunRecorder
 from twin.record.seamformat import SeamHeader
 from twin.scenario import Scenario
+from twin.service import announced
 from twin.world.trace import TraceTable, load_trace
 
 RUN_SCHEMA = "run/1"
@@ -222,13 +223,15 @@ def _record(
         recorder = RunRecorder(
             directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware), MOST_TICKS
         )
-        loop = Loop(backend.env, hardware, scenario, controller, recorder, None if core is None else core.crystal, core)
         log.info("%s, seed %d, loops %s, %s law, on the %s machine, for %g s", scenario.name, scenario.seed,
                  scenario.heartbeat.config, scenario.heartbeat.law, options.backend,
                  scenario.duration_ms / 1_000)  # fmt: skip
         began = time.perf_counter()
         try:
-            ended = _run(options, scenario, backend, trace, loop)
+            with announced(recorder, scenario.control.period_ms) as told:
+                words = None if core is None else core.crystal
+                loop = Loop(backend.env, hardware, scenario, controller, told, words, core)
+                ended = _run(options, scenario, backend, trace, loop)
             recorded = recorder.close(ended=True)
         except BaseException as error:
             log.info("cut short: %s: %s", type(error).__name__, error)

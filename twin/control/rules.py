@@ -42,6 +42,7 @@ class RulesPid:
         power = Pid(120_000, 30_000, 0, 0, 1_000)
         self._loops = Loops([fan] * len(self._fans) + [power] * len(self._power_limits))
         self._clock = limits["cpu_max_kilohertz"]
+        self._gpu_clock = limits.get("gpu_max_kilohertz")
         self._steps = machine.cpu.frequencies_kilohertz
         self._lowest_step = self._steps.index(max(k for k in self._steps if k <= self._clock.safe))
         self._step = len(self._steps) - 1
@@ -76,6 +77,10 @@ class RulesPid:
                 self._quiet_cycles = 0
                 self._step += 1
         command["cpu_max_kilohertz"] = self._steps[self._step]
+        if self._gpu_clock is not None:
+            # The power limit does the work; the clock is what is left when that is not enough.
+            held = action in ("conservative", "throttle")
+            command["gpu_max_kilohertz"] = self._gpu_clock.safe if held else self._gpu_clock.maximum
         return Decision(action, source, reason, command)
 
     def _choose(self, view: View, room: int | None, reduced: bool) -> tuple[str, str, str]:

@@ -121,10 +121,13 @@ def discard(file: BinaryIO | None, path: Path) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends, and leaves no trace when it raises.
 
-    An `OSError` from the block or from the file comes out as `RecordError`.
+    An `OSError` from the block or from the file comes out as `RecordError`. What is there and no file (a device, a
+    pipe) is not replaced.
     """
     file: BinaryIO | None = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise RecordInputError(path, "is a device or a pipe, which a file would take the place of; name a file")
         file = partial_name(path).open("wb")
         yield file
         commit(file, path)

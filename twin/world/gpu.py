@@ -78,13 +78,15 @@ def gpu_work(
 
 @kernel
 def gpu_govern(
-    constants: Floats, table: Floats, state: Floats, counters: Integers, limit_microwatts: int, celsius: float
-) -> None:
+    constants: Floats, table: Floats, state: Floats, counters: Integers,
+    limit_microwatts: int, most_kilohertz: int, celsius: float,
+) -> None:  # fmt: skip
     """Choose the clock for the next step, from the demand so far and the temperature now."""
     top = table.shape[0] - 1
     counters[DROP] = processor.throttled_levels(constants, counters[DROP], top, celsius)
     load = state[LOAD_KILOHERTZ]
     frames = state[FRAME_KILOHERTZ]
     level = min(processor.served_level(table, load + frames), top - counters[DROP])
+    level = processor.capped_level(table, level, most_kilohertz)
     limit = limit_microwatts * 1e-6
     counters[LEVEL] = processor.powered_level(constants, table, level, limit, load, frames, celsius)

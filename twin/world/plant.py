@@ -31,6 +31,8 @@ BASE = 1
 MEMORY_IDLE = 2
 MEMORY_SPAN = 3
 
+NO_LIMIT = 1 << 62
+
 # Places of node indices (-1: there is none).
 CPU_NODE = 0
 GPU_NODE = 1
@@ -107,7 +109,11 @@ def _step(
         cpu_constants, cpu_table, cpu_state, cpu_counters, commands[count], commands[count + 1], base + deviation[die]
     )
     if chip >= 0:
-        gpu.gpu_govern(gpu_constants, gpu_table, gpu_state, gpu_counters, commands[count + 2], base + deviation[chip])
+        most_kilohertz = commands[count + 3] if commands.shape[0] > count + 3 else NO_LIMIT
+        gpu.gpu_govern(
+            gpu_constants, gpu_table, gpu_state, gpu_counters, commands[count + 2], most_kilohertz,
+            base + deviation[chip],
+        )  # fmt: skip
     return speeds
 
 
@@ -115,8 +121,8 @@ class Plant:
     """The physics of `machine`: no events, no randomness but that of the sensors (from `seed`).
 
     `commands` are the values in force in the order of the wiring's outputs: fans (PWM), highest CPU clock (kHz), CPU
-    power limit (uW), GPU power limit (uW, if there is a GPU). Raises `ValueError` for a machine that does not fit
-    together.
+    power limit (uW), GPU power limit (uW, if there is a GPU), highest GPU clock (kHz, if that is an output). Raises
+    `ValueError` for a machine that does not fit together.
     """
 
     def __init__(self, machine: Machine, seed: int) -> None:
@@ -151,7 +157,8 @@ class Plant:
         self._gpu_state, self._gpu_counters = gpu.gpu_state(machine.gpu)
         self._fans = fan.fan_array(machine.fans, machine.step_ms)
         self._elements, self._settings = sensors.sensor_arrays(machine.sensors, network, start, machine.step_ms, seed)
-        self.commands: Integers = np.zeros(len(machine.fans) + (3 if machine.gpu.enabled else 2), dtype=np.int64)
+        graphics = machine.gpu.enabled + (machine.gpu.enabled and machine.gpu.limit_clock)
+        self.commands: Integers = np.zeros(len(machine.fans) + 2 + graphics, dtype=np.int64)
         self._now_ns = 0
         self._speeds = 0
         place = 1
