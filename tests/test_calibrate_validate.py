@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from calibration import BLOWN, BOARD, CARD, ORIGIN, TRACES, recorded, rows_of, w
 from commands import BRIEF, answer, command, refused
 from scipy.stats import f as f_distribution
 
-from twin.calibrate.drift import CONFIDENCE, drift, independent_samples, offset
+from twin.calibrate.drift import CONFIDENCE, Drift, drift, independent_samples, offset
 from twin.calibrate.freerun import free_run
+from twin.calibrate.reader import Measured
 from twin.calibrate.validation import judge
-from twin.machines import Origin
+from twin.machines import Origin, Parameter, Start
 from twin.scenario import AmbientStep, Machine
 
 KEYS = {"rmse_celsius", "max_error_celsius", "mae_celsius", "bias_celsius", "power_mape", "sensors", "matches", "drift"}
@@ -208,6 +210,92 @@ def test_the_same_machine_matches_and_does_not_cry_wolf() -> None:
         assert found.words() == "the machine still matches"
 
 
+def started_hot(kelvin: float, count: int = 900) -> Measured:
+    """A recording of BOARD whose board, which no sensor shows, begins warmer than its neighbours would hold it."""
+    measured = recorded(BOARD, count=count)
+    warm = free_run(BOARD, ORIGIN, measured, step_ms=100, warmer=("board", kelvin)).celsius["cpu"]
+    usual = free_run(BOARD, ORIGIN, measured, step_ms=100).celsius["cpu"]
+    celsius = measured.recording.temperatures_celsius + warm - usual
+    return replace(measured, recording=replace(measured.recording, temperatures_celsius=celsius))
+
+
+def found_in(measured: Measured, origin: Origin = ORIGIN) -> Drift:
+    judged = judge(BOARD, origin, measured)
+    return drift(BOARD, origin, measured, judged.first, judged.last, judged.run.celsius["cpu"])
+
+
+@pytest.mark.parametrize("kelvin", [-4.0, 4.0])
+def test_an_unknown_start_is_no_change(kelvin: float) -> None:
+    measured = started_hot(kelvin)
+    assert judge(BOARD, ORIGIN, measured).errors.rmse_celsius > 0.5
+    found = found_in(measured)
+    assert found.matches, found
+    # The die hangs on the board alone, and soon follows all of it.
+    assert 0.5 * abs(kelvin) < found.start_celsius < abs(kelvin)
+    assert 0.0 < found.left_out_seconds <= 0.4 * 900
+    assert "in which the start fades, do not count" in found.start_words()
+    assert "are put down to the unknown start" in found.start_words()
+    # A start that the fit found is none that explains errors.
+    recording = measured.recording
+    first = float(recording.temperatures_celsius[0])
+    start = Start(recording=recording.name, first_celsius=first, celsius=(first, 22.0))
+    assert found_in(measured, replace(ORIGIN, starts=(start,))).start_celsius == 0.0
+
+
+def test_a_change_that_no_start_explains_is_noticed_all_the_same() -> None:
+    measured = started_hot(4.0)
+    warmer = replace(measured.recording, temperatures_celsius=measured.recording.temperatures_celsius + 5.0)
+    assert found_in(replace(measured, recording=warmer)).matches is False
+
+
+def test_a_short_recording_whose_start_is_unknown_tells_nothing() -> None:
+    origin = replace(ORIGIN, unseen=replace(ORIGIN.unseen, independent_samples=400.0))  # type: ignore[type-var]
+    found = found_in(recorded(BOARD, count=60), origin)
+    assert found.matches is None
+    assert "cannot tell" in found.words()
+
+
+def test_a_fit_whose_errors_are_alike_gives_no_verdict() -> None:
+    origin = replace(ORIGIN, unseen=replace(ORIGIN.unseen, independent_samples=3.8))  # type: ignore[type-var]
+    found = found_in(recorded(BOARD), origin)
+    assert found.matches is None
+    assert found.bound is not None
+    assert found.bound > 4.0
+    assert found.noticed_celsius is not None
+    assert found.noticed_celsius >= 0.2 * found.bound**0.5
+    assert f"a change below {found.noticed_celsius:.1f} C could not be seen" in found.words()
+    assert found.changes == ()
+
+
+def test_a_fitted_recording_has_its_own_room_and_others_one_that_nobody_knows() -> None:
+    measured = recorded(offset(BOARD, 6.0))
+    first = float(measured.recording.temperatures_celsius[0])
+    rooms = tuple(
+        Parameter(name="ambient", unit="C", value=value, recording=name)
+        for name, value in (("made", 28.0), ("colder", 16.0))
+    )
+    origin = replace(ORIGIN, parameters=rooms)
+    fitted = replace(origin, starts=(Start(recording="made", first_celsius=first, celsius=(first,)),))
+    own = judge(BOARD, fitted, measured)
+    assert own.ambient_celsius == 28.0
+    assert own.errors.rmse_celsius < 0.2
+    assert judge(BOARD, fitted, measured, ambient=22.0).ambient_celsius == 22.0
+    unknown = judge(BOARD, origin, measured)
+    assert unknown.ambient_celsius == pytest.approx(28.0, abs=0.2)
+    assert "fitted in 2 rooms (16.0 to 28.0 C)" in unknown.ambient_reason
+    far = replace(origin, parameters=tuple(replace(each, value=each.value - 12.0) for each in rooms))
+    assert judge(BOARD, far, measured).ambient_celsius == 21.0
+
+
+def test_a_machine_that_cannot_be_is_bad_input(place: Path) -> None:
+    stiff = replace(BOARD.edges[1], still_watts_per_kelvin=1e12)
+    write_machine(place / "stiff.toml", replace(BOARD, edges=(BOARD.edges[0], stiff)))
+    refused(
+        2, ["cannot be: thermal node 'board'", "give it more capacity"],
+        command("validate", place / "stiff.toml", place / "made.csv"),
+    )  # fmt: skip
+
+
 def test_a_warmer_room_is_found() -> None:
     found = verdict_of(BOARD, offset(BOARD, 3.1))
     assert found.matches is False
@@ -246,6 +334,8 @@ def test_drift_in_words_on_the_command_line(place: Path) -> None:
     found = answer("validate", place / "board.toml", path)
     assert found["matches"] is False
     assert "ambient +3.1 C" in found["drift"]["summary"]
+    said = command("validate", place / "board.toml", path).out
+    assert re.search(r"ambient +. \+3\.1 C \(\+3\.\d to \+3\.\d\), explains \d+ %", said), said
     free = answer("validate", place / "board.toml", path, "--ambient", "free")
     assert free["matches"] is True
     assert free["ambient_celsius"] == pytest.approx(25.1, abs=0.2)

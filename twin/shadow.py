@@ -23,6 +23,8 @@ from twin.world.plant import Plant, Work
 
 LONGEST_GAP_NS = 30 * SECOND_NS
 """After a longer time without a reading nobody knows what drove the machine, and the plants begin anew."""
+LONGEST_GAP_CYCLES = 5
+"""A budget of which so many control cycles saw nothing begins anew: what nobody has seen was not kept."""
 ACTING = "acting_code"
 """The channel that is 1 while the machine is acted on, and 0 while it is only read."""
 PLAUSIBLE_MILLICELSIUS = (-20_000, 125_000)
@@ -51,7 +53,10 @@ class Acting(Protocol):
 
 @dataclass(frozen=True)
 class GoLive:
-    """Act once every sensor was within `millicelsius` of its twin for `seconds` on end, and while it is."""
+    """Act once every sensor was within `millicelsius` of its twin for `seconds` on end, and while it is.
+
+    Each time the machine has to be given back, the time that is asked for doubles.
+    """
 
     millicelsius: int
     seconds: float
@@ -78,7 +83,8 @@ class ShadowHardware:
         self._go_live = go_live
         self._acts = False
         self._budget = None if go_live is None else Budget(
-            go_live.millicelsius, go_live.seconds, tuple(names), self._sensors
+            go_live.millicelsius, go_live.seconds, tuple(names), self._sensors,
+            LONGEST_GAP_CYCLES * scenario.control.period_ms * 1_000_000,
         )  # fmt: skip
         self._places = {channel.name: place for place, channel in enumerate(hardware.sensors)}
         self._cpu_power = PowerMeter(
@@ -111,22 +117,26 @@ class ShadowHardware:
         whole = Readings(
             (*readings.values, *shown), (*readings.times_ns, *(now_ns,) * len(shown)), (*readings.statuses, *statuses)
         )
-        self._decide(whole, now_ns)
-        return whole
+        # Taking the machine takes a while, after which what was read before is old.
+        return self.read() if self._taken(whole, now_ns) else whole
 
-    def _decide(self, readings: Readings, now_ns: int) -> None:
-        """Take the machine, or give it back, by how far the twin and the machine have parted."""
+    def _taken(self, readings: Readings, now_ns: int) -> bool:
+        """Take the machine, or give it back, by how far the twin and the machine part; whether it was just taken."""
         live, budget = self._go_live, self._budget
         if live is None or budget is None:
-            return
+            return False
         kept = budget.see(readings, now_ns)
         if kept and not self._acts:
             self._acts = live.acting.begin()
+            budget.rest(self._elapsed_ns())
             if not self._acts:
                 self._go_live = None
-        elif self._acts and not kept:
+            return self._acts
+        if self._acts and not kept:
             self._acts = False
+            budget.harden()
             live.acting.end()
+        return False
 
     def apply(self, command: Command) -> Applied:
         """Clamped by the hardware, which is told nothing unless it acts, and done to the acted plant."""
@@ -254,27 +264,40 @@ class Budget:
     """
 
     def __init__(
-        self, millicelsius: int, seconds: float, sensors: tuple[str, ...], channels: tuple[Channel, ...]
-    ) -> None:
+        self, millicelsius: int, seconds: float, sensors: tuple[str, ...], channels: tuple[Channel, ...],
+        longest_gap_ns: int,
+    ) -> None:  # fmt: skip
         self.millicelsius = millicelsius
         self.needed_ns = round(seconds * SECOND_NS)
+        self._longest_gap_ns = longest_gap_ns
         places = {channel.name: place for place, channel in enumerate(channels)}
         self._pairs = [(name, places[f"{name}_temp_millicelsius"], places[twin_channel(name)]) for name in sensors]
         self._came: set[str] = set()
         self._since_ns: int | None = None
+        self._then_ns = 0
 
     def see(self, readings: Readings, now_ns: int) -> bool:
-        """Whether the budget has been kept for long enough up to now."""
+        """Whether the budget has been kept for long enough up to now, without a pause in which nobody looked."""
         apart = {name: self._apart(readings, real, twin) for name, real, twin in self._pairs}
         self._came |= {name for name, kelvin in apart.items() if kelvin is not None}
         within = bool(self._came) and all(
             (kelvin := apart[name]) is not None and abs(kelvin) <= self.millicelsius for name in self._came
         )
+        paused = now_ns - self._then_ns > self._longest_gap_ns
+        self._then_ns = now_ns
         if not within:
             self._since_ns = None
-        elif self._since_ns is None:
+        elif self._since_ns is None or paused:
             self._since_ns = now_ns
         return self._since_ns is not None and now_ns - self._since_ns >= self.needed_ns
+
+    def rest(self, now_ns: int) -> None:
+        """Time has passed up to now that does not count as a pause."""
+        self._then_ns = now_ns
+
+    def harden(self) -> None:
+        """From now on twice the time is asked for."""
+        self.needed_ns *= 2
 
     @staticmethod
     def _apart(readings: Readings, real: int, twin: int) -> int | None:

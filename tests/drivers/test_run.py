@@ -63,7 +63,7 @@ def played(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         kept: list[WiredHardware] = []
 
         @contextlib.contextmanager
-        def opened(name: str, chosen: Any, root: Path | None, act: bool, trace: Any) -> Iterator[Backend]:
+        def opened(name: str, chosen: Any, root: Path | None, trace: Any, access: Any) -> Iterator[Backend]:
             env = WallEnvironment()
             world = World(env, chosen, wiring(chosen.machine), trace)
             hardware = kind(machine, world, chosen, env.elapsed_ns)

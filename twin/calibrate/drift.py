@@ -2,8 +2,9 @@
 
 The test compares mean squares: that of the errors now with that on what the fit had not seen. Errors resemble their
 neighbours, so each counts only as many samples as would tell as much if they were independent; the ratio is then held
-against the F distribution. What changed is looked for one parameter at a time: how far it has to move for the squares
-to be least, and what share of them that takes away.
+against the F distribution. What the start of nodes that no sensor shows may explain does not count (`starts`). What
+changed is looked for one parameter at a time: how far it has to move for the squares to be least, and what share of
+them that takes away.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from twin.calibrate.errors import independent_samples
 from twin.calibrate.freerun import free_run, judged_sensor
 from twin.calibrate.reader import Measured
+from twin.calibrate.starts import FADED_CELSIUS, Starts, faded, unknown_starts
 from twin.kernels import Floats
 from twin.machines import Origin
 from twin.scenario import Machine
@@ -26,6 +28,11 @@ WORTH = 0.1
 """A change that explains less than this share is not worth a sentence."""
 ALIKE = 0.05
 """Changes whose shares differ by less explain it as well as each other."""
+FEWEST = 10
+MOST_BOUND = 4.0
+"""A mean square that may be more times that of the fit by chance leaves no test that is worth a verdict."""
+LEAST_SHARE = 0.5
+"""Where the start explains more of an error that lasts, nothing can be told either."""
 _LOG_MOST = 2.5
 _KELVIN_MOST = 40.0
 
@@ -52,9 +59,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
-    """The verdict: `matches` is None, with a reason, for a machine whose errors on unseen data nobody recorded.
+    """The verdict: `matches` is None, with a reason, where nothing can be told.
 
-    `ratio` is the mean square of the errors over that of the fit, `bound` what it may be at `confidence`.
+    `ratio` is the mean square of the errors over that of the fit, `bound` what it may be at `confidence`, both after
+    the first `left_out_seconds` of what is judged, in which the start fades, and without what an unknown start
+    explains: `start_celsius` at most, and FADED_CELSIUS or more during `start_seconds` in all. `noticed_celsius` is
+    the least error that lasts (C, RMSE) which would be noticed; None where nobody knows.
     """
 
     matches: bool | None
@@ -64,11 +74,28 @@ class Drift:
     confidence: float
     independent_samples: float
     changes: tuple[Change, ...]
+    noticed_celsius: float | None = None
+    left_out_seconds: float = 0.0
+    start_celsius: float = 0.0
+    start_seconds: float = 0.0
+
+    def start_words(self) -> str:
+        """What of the recording does not count; empty where all of it does."""
+        told = []
+        if self.left_out_seconds > 0.0:
+            told.append(f"the first {_span(self.left_out_seconds)}, in which the start fades, do not count")
+        if self.start_celsius >= FADED_CELSIUS:
+            told.append(
+                f"up to {self.start_celsius:.1f} C, for {_span(self.start_seconds)}, are put down to the unknown start"
+            )
+        return "; ".join(told)
 
     def words(self) -> str:
         """The verdict in a sentence."""
         if self.matches:
             return "the machine still matches"
+        if self.matches is None and self.noticed_celsius is not None:
+            return self.reason
         best = max((each.explains for each in self.changes), default=0.0)
         told = ", or ".join(each.words() for each in self.changes if each.explains >= max(WORTH, best - ALIKE))
         told = told or "no single parameter explains the difference"
@@ -89,37 +116,104 @@ def drift(machine: Machine, origin: Origin, measured: Measured, first: int, last
     """The verdict on the samples from `first` to `last`; `shown` is what the free run's sensor had at all samples."""
     from scipy.stats import f as f_distribution
 
+    step_ms = _step_ms(machine, measured)
     apart = apart_of(measured, shown, first, last)
-    independent = max(2.0, independent_samples(apart))
+    # What the fit is judged by is far from any start, and so has to be what is held against it.
+    later = max(first, faded(machine, origin, measured, step_ms))
+    left_out = len(apart) - len(apart_of(measured, shown, later, last))
+    if len(apart) - left_out < FEWEST:
+        later, left_out = first, 0
     unseen = origin.unseen
-    ratio = bound = matches = None
+    fitted = unseen is not None and unseen.rmse_celsius > 0.0
+    if unseen is not None and fitted:
+        noise = unseen.rmse_celsius**2 * max(1.0, unseen.samples / unseen.independent_samples)
+    else:
+        noise = float(np.mean(apart * apart)) * len(apart) / independent_samples(apart)
+    judged = _judged(measured, shown, first, last)
+    starts = unknown_starts(machine, origin, measured, judged, noise, step_ms)
+    starts = replace(starts, left_out=left_out)
+    explained = starts.explained(apart)
+    rest = starts.rest(apart)
+    independent = max(2.0, independent_samples(rest))
+    ratio = bound = matches = noticed = None
     reason = "the machine file does not say how well it was fitted (origin.unseen)"
-    if unseen is not None and unseen.rmse_celsius > 0.0:
-        ratio = float(np.mean(apart * apart)) / unseen.rmse_celsius**2
+    if unseen is not None and fitted:
+        ratio = float(np.mean(rest * rest)) / unseen.rmse_celsius**2
         bound = float(f_distribution.ppf(CONFIDENCE, independent, max(2.0, unseen.independent_samples)))
-        matches, reason = ratio <= bound, ""
-    found = () if matches else tuple(changes(machine, origin, measured, first, last))
-    return Drift(matches, reason, ratio, bound, CONFIDENCE, independent, found)
+        least = bound**0.5 * unseen.rmse_celsius
+        lasting = np.full(len(apart), 2.0 * least)
+        share = _root(starts.rest(lasting)) / (2.0 * least)
+        noticed = least / max(share, 1e-3)
+        matches, reason = _verdict(ratio, bound, share, noticed)
+    found = (
+        () if matches or (reason and fitted) else tuple(changes(machine, origin, measured, first, last, starts=starts))
+    )
+    seconds = measured.recording.interval_seconds * float(np.count_nonzero(np.abs(explained) >= FADED_CELSIUS))
+    times = measured.recording.times_seconds
+    return Drift(
+        matches, reason, ratio, bound, CONFIDENCE, independent, found, noticed,
+        float(times[later] - times[first]), float(np.max(np.abs(explained), initial=0.0)), seconds,
+    )  # fmt: skip
+
+
+def _verdict(ratio: float, bound: float, share: float, noticed: float) -> tuple[bool | None, str]:
+    """Whether the machine matches; none, and why, where a test without power found nothing."""
+    if ratio > bound:
+        return False, ""
+    if bound > MOST_BOUND:
+        return None, (
+            "cannot tell: the fit's errors, or those of this recording, are alike, so that few of them count; "
+            f"a change below {noticed:.1f} C could not be seen"
+        )
+    if share < LEAST_SHARE:
+        return None, (
+            "cannot tell: the recording is too short, and its unknown start may explain most of it; "
+            f"a change below {noticed:.1f} C could not be seen"
+        )
+    return True, ""
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60.0:.0f} min" if seconds >= 90.0 else f"{seconds:.0f} s"
+
+
+def _root(apart: Floats) -> float:
+    return float(np.sqrt(np.mean(apart * apart)))
+
+
+def _step_ms(machine: Machine, measured: Measured) -> int:
+    """A coarser step moves temperatures by hundredths of a kelvin and takes a tenth of the time."""
+    usual_ms = measured.recording.interval_seconds * 1_000.0
+    return max(machine.step_ms, int(min(COARSEST_STEP_MS, max(20.0, usual_ms / 5.0))))
+
+
+def _judged(
+    measured: Measured, shown: Floats, first: int, last: int
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:  # fmt: skip
+    known = measured.recording.believable() & np.isfinite(shown)
+    known[:first] = False
+    known[last:] = False
+    return known
 
 
 def apart_of(measured: Measured, shown: Floats, first: int, last: int) -> Floats:
     """Errors of what a free run's sensor had `shown`, from sample `first` to `last`, without what cannot be judged."""
-    known = (measured.recording.believable() & np.isfinite(shown))[first:last]
-    return (shown[first:last] - measured.recording.temperatures_celsius[first:last])[known]
+    known = _judged(measured, shown, first, last)
+    return shown[known] - measured.recording.temperatures_celsius[known]
 
 
 def changes(
-    machine: Machine, origin: Origin, measured: Measured, first: int, last: int, only: str | None = None
-) -> list[Change]:
-    """What may have changed, each parameter by itself, best explanation first."""
+    machine: Machine, origin: Origin, measured: Measured, first: int, last: int, only: str | None = None,
+    starts: Starts | None = None,
+) -> list[Change]:  # fmt: skip
+    """What may have changed, each parameter by itself and with the best of `starts`, best explanation first."""
     sensor = judged_sensor(machine, origin.kind)
-    # A coarser step moves temperatures by hundredths of a kelvin and takes a tenth of the time.
-    usual_ms = measured.recording.interval_seconds * 1_000.0
-    step_ms = max(machine.step_ms, int(min(COARSEST_STEP_MS, max(20.0, usual_ms / 5.0))))
+    step_ms = _step_ms(machine, measured)
 
     def errors_of(moved: Machine) -> Floats:
         run = free_run(moved, origin, measured, step_ms=step_ms)
-        return apart_of(measured, run.celsius[sensor], first, last)
+        apart = apart_of(measured, run.celsius[sensor], first, last)
+        return apart if starts is None else starts.rest(apart)
 
     before = errors_of(machine)
     found = [

@@ -16,11 +16,11 @@ from simpy import Event
 
 from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
-from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS, Recording
+from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS, Recording, RecordingError
 from twin.clock import Order, VirtualEnvironment
 from twin.control.model import ThermalModel, conduct, settle
 from twin.kernels import Floats
-from twin.machines import Origin
+from twin.machines import Origin, Start
 from twin.scenario import Machine, Scenario, Trace, Workload
 from twin.timing import MILLISECOND_NS, SECOND_NS
 from twin.wiring import wiring
@@ -35,6 +35,8 @@ STEPS_IN_AN_INTERVAL, STEPS_ON_A_GRID = 50, 10
 """How many steps an interval between samples has at least; fewer where every sample and change ends a step."""
 STEPS_IN_A_LAG, STEPS_IN_A_TIME_CONSTANT = 5, 20
 """ ... and a lead or a sensor's lag, and the time constant of a node whose conductance follows its temperature."""
+
+LEAST_DOUBT_KELVIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,20 @@ def judged_sensor(machine: Machine, kind: str) -> str:
 
 
 def free_run(
-    machine: Machine, origin: Origin, measured: Measured, *, by_load: bool = False, step_ms: int | None = None
-) -> FreeRun:
+    machine: Machine, origin: Origin, measured: Measured, *, by_load: bool = False, step_ms: int | None = None,
+    warmer: tuple[str | None, float] | None = None,
+) -> FreeRun:  # fmt: skip
     """Run `machine` along `measured`. `by_load` has the load drive it even where power was recorded.
 
-    `step_ms` is a step of the world other than `coarse_step_ms`. After a gap (`Recording.pieces`), through which nobody
-    knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
+    `step_ms` is a step of the world other than `coarse_step_ms`. `warmer` names a node and by how much (K) warmer it
+    starts wherever its start is not known; no name: every node starts warmer. After a gap (`Recording.pieces`), through
+    which nobody knows what drove the machine, the run starts anew; what belongs to no stretch is NaN.
     """
     count = len(measured.recording.times_seconds)
     celsius = {sensor.name: np.full(count, np.nan) for sensor in machine.sensors}
     watts: dict[Part, Floats] = {"cpu": np.full(count, np.nan), "gpu": np.full(count, np.nan)}
     for begin, end in measured.recording.pieces():
-        run = _stretch(machine, origin, _between(measured, begin, end), by_load, step_ms)
+        run = _stretch(machine, origin, _between(measured, begin, end), by_load, step_ms, warmer)
         for name, column in run.celsius.items():
             celsius[name][begin:end] = column
         for part, column in run.watts.items():
@@ -85,8 +89,17 @@ def _between(measured: Measured, begin: int, end: int) -> Measured:
     )
 
 
-def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None) -> FreeRun:
+def _stretch(
+    machine: Machine, origin: Origin, measured: Measured, by_load: bool, step_ms: int | None,
+    warmer: tuple[str | None, float] | None,
+) -> FreeRun:  # fmt: skip
     driven = started(machine, origin, measured)
+    if warmer is not None and warmer[0] not in _known(driven, origin, measured):
+        driven = replace(driven, nodes=tuple(
+            replace(node, initial_celsius=float(np.clip((node.initial_celsius or 0.0) + warmer[1], -60.0, 200.0)))
+            if warmer[0] in (None, node.name) else node
+            for node in driven.nodes
+        ))  # fmt: skip
     recording = measured.recording
     machine = replace(driven, step_ms=step_ms or coarse_step_ms(driven, origin, recording))
     times_ns = np.round(recording.times_seconds * SECOND_NS).astype(np.int64)
@@ -95,7 +108,10 @@ def _stretch(machine: Machine, origin: Origin, measured: Measured, by_load: bool
     scenario = Scenario(machine=machine, workload=Workload(trace=Trace(file="recording", cpu_load_column="cpu_load")))
     channels = wiring(machine)
     env = VirtualEnvironment()
-    world = World(env, scenario, channels, table)
+    try:
+        world = World(env, scenario, channels, table)
+    except ValueError as error:
+        raise RecordingError(f"the machine {machine.name} cannot be: {error}") from error
     shown = np.zeros((len(machine.sensors), len(times_ns)))
     watts = np.zeros((2, len(times_ns)))
 
@@ -176,18 +192,8 @@ def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:
     )  # fmt: skip
     model = ThermalModel(machine)
     nodes = [node.name for node in machine.nodes]
-    known: dict[int, float] = {}
-    for sensor in reversed(sensors):
-        # The first sensor of a node counts, and the judged one is the first.
-        column = readings(machine, origin, measured).get(sensor.name)
-        believed = np.zeros(0) if column is None else column[believable(column)]
-        if len(believed):
-            first = float(believed[0])
-            known[nodes.index(sensor.node)] = first - sensor.offset_millicelsius / 1_000.0
-    own = measured.recording.temperatures_celsius[measured.recording.believable()]
-    for start in origin.starts:
-        if start.recording == measured.recording.name and len(own) and abs(start.first_celsius - float(own[0])) < 1e-3:
-            known |= dict(enumerate(start.celsius[: len(nodes)]))
+    found = _known(replace(machine, sensors=sensors), origin, measured)
+    known = {nodes.index(name): celsius for name, celsius in found.items()}
     rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
     _, ends, edges, max_rpm = model.constants
     there = np.zeros(len(nodes), dtype=np.int64)
@@ -200,6 +206,51 @@ def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:
         for place, node in enumerate(machine.nodes)
     )
     return replace(machine, fans=fans, sensors=sensors, nodes=started)
+
+
+def _known(machine: Machine, origin: Origin, measured: Measured) -> dict[str, float]:
+    """The nodes whose temperature (C) at the first sample is known: sensors show it, or the fit found it."""
+    known: dict[str, float] = {}
+    shown = readings(machine, origin, measured)
+    for sensor in reversed(machine.sensors):
+        # The first sensor of a node counts, and the judged one is the first.
+        column = shown.get(sensor.name)
+        believed = np.zeros(0) if column is None else column[believable(column)]
+        if len(believed):
+            known[sensor.node] = float(believed[0]) - sensor.offset_millicelsius / 1_000.0
+    start = fitted_start(origin, measured)
+    if start is not None:
+        known |= dict(zip([node.name for node in machine.nodes], start.celsius, strict=False))
+    return known
+
+
+def fitted_start(origin: Origin, measured: Measured) -> Start | None:
+    """Where the fit found this recording to begin; none for one that was not fitted."""
+    own = measured.recording.temperatures_celsius[measured.recording.believable()]
+    found = None
+    for start in origin.starts:
+        if start.recording == measured.recording.name and len(own) and abs(start.first_celsius - float(own[0])) < 1e-3:
+            found = start
+    return found
+
+
+def doubts(machine: Machine, origin: Origin, measured: Measured) -> list[tuple[tuple[int, int], dict[str, float]]]:
+    """For each stretch, from sample to sample: nodes whose start nobody knows, and how far it may be off (K).
+
+    That is as far as it is from the room, LEAST_DOUBT_KELVIN at least: a machine that has just been switched on.
+    """
+    found = []
+    for begin, end in measured.recording.pieces():
+        piece = _between(measured, begin, end)
+        driven = started(machine, origin, piece)
+        known = _known(driven, origin, piece)
+        far = {
+            node.name: max(LEAST_DOUBT_KELVIN, abs((node.initial_celsius or 0.0) - machine.ambient_celsius))
+            for node in driven.nodes
+            if node.name not in known and any(node.name in (edge.a, edge.b) for edge in driven.edges)
+        }
+        found.append(((begin, end), far))
+    return found
 
 
 def readings(machine: Machine, origin: Origin, measured: Measured) -> dict[str, Floats]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from twin.calibrate.drift import changes, offset
 from twin.calibrate.errors import Errors, errors
-from twin.calibrate.freerun import FreeRun, believable, free_run, judged_sensor, readings
+from twin.calibrate.freerun import FreeRun, believable, fitted_start, free_run, judged_sensor, readings
 from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
 from twin.calibrate.recording import RecordingError
@@ -22,6 +22,8 @@ LEAST_WATTS = 0.5
 LEAST_LOAD = 0.02
 """Loads that differ by less are taken as one."""
 FEWEST_JUDGED = 10
+ROOM_KELVIN = 5.0
+"""How far beyond the rooms of a fit an unknown one may be (K)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Judgement:
 
     `sensor` is the sensor that counts, `sensors` the errors of all that were recorded. `power_mape` is the mean
     relative error of the power that follows from the load (0.1: ten percent), None with a reason. `ambient_celsius`
-    is the room's temperature in the run.
+    is the room's temperature in the run, `ambient_reason` where it is from, if it is not the machine's or given.
     """
 
     sensor: str
@@ -42,6 +44,7 @@ class Judgement:
     first: int
     last: int
     ambient_celsius: float
+    ambient_reason: str = ""
 
     @property
     def errors(self) -> Errors:
@@ -60,6 +63,7 @@ class Judgement:
             "sensor": self.sensor,
             "sensors": {name: asdict(each) for name, each in self.sensors.items()},
             "ambient_celsius": self.ambient_celsius,
+            "ambient_reason": self.ambient_reason,
         }
 
 
@@ -75,7 +79,10 @@ def judge(
     """Judge `machine` by the part of a recording between two shares; the part before is run through and not judged.
 
     `ambient` is the room's temperature in place of the machine's (C), or `free` for the one at which the part fits
-    best. Raises `RecordingError` when there is too little to judge, or what drives the machine was not recorded.
+    best. Without it, a recording that was fitted has the room that the fit found; another one, on a machine that was
+    fitted in several rooms, is in one that nobody knows: where it fits best, ROOM_KELVIN beyond those at most.
+
+    Raises `RecordingError` when there is too little to judge, or what drives the machine was not recorded.
     """
     _check_driven(machine, origin, measured)
     count = len(measured.recording.times_seconds)
@@ -88,6 +95,18 @@ def judge(
             f"{measured.recording.name}: {known} readings without a gap lie from {from_share:.0%} to "
             f"{to_share:.0%} of it; {FEWEST_JUDGED} are needed at least; judge a longer part"
         )
+    reason = ""
+    rooms = {each.recording: each.value for each in origin.parameters if each.name == "ambient"}
+    if ambient is None and fitted_start(origin, measured) is not None and measured.recording.name in rooms:
+        ambient, reason = rooms[measured.recording.name], "as the fit found it for this recording"
+    elif ambient is None and len(rooms) > 1:
+        low, high = min(rooms.values()), max(rooms.values())
+        best = machine.ambient_celsius + best_ambient(machine, origin, measured, first, last)
+        ambient = min(high + ROOM_KELVIN, max(low - ROOM_KELVIN, best))
+        reason = (
+            f"not known, as the machine was fitted in {len(rooms)} rooms ({low:.1f} to {high:.1f} C): where it fits "
+            "best; --ambient says it"
+        )
     if isinstance(ambient, float):
         machine = replace(machine, ambient_celsius=ambient, ambient_steps=())
     elif ambient == "free":
@@ -98,9 +117,18 @@ def judge(
         name: errors(run.celsius[name][first:last], np.where(believable(column), column, np.nan)[first:last])
         for name, column in there.items()
     }
-    mape, reason = _power(machine, origin, measured, run, first, last)
+    mape, why = _power(machine, origin, measured, run, first, last)
     return Judgement(
-        judged_sensor(machine, origin.kind), sensors, mape, reason, run, machine, first, last, machine.ambient_celsius
+        judged_sensor(machine, origin.kind),
+        sensors,
+        mape,
+        why,
+        run,
+        machine,
+        first,
+        last,
+        machine.ambient_celsius,
+        reason,
     )
 
 

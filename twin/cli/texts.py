@@ -70,7 +70,7 @@ def percent(text: str) -> float:
 
 
 def part_and_time(text: str) -> tuple[float, float]:
-    """How far two temperatures may part (above 0, at most 50 C) and for how long (s), written C:SECONDS."""
+    """How far two temperatures may part (above 0, at most 50 C) and for how long (s, 1 at least), as C:SECONDS."""
     celsius, colon, duration = text.partition(":")
     try:
         value = float(celsius) if colon else 0.0
@@ -78,4 +78,7 @@ def part_and_time(text: str) -> tuple[float, float]:
         value = 0.0
     if not 0.001 <= value <= 50.0:
         raise argparse.ArgumentTypeError(f"{text!r}: write C:SECONDS, such as 2:600 for 2 C (up to 50) over 600 s")
-    return value, seconds(duration)
+    needed = seconds(duration)
+    if needed < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a second at least has to be kept, such as 2:600")
+    return value, needed

@@ -56,7 +56,7 @@ def _machine(options: argparse.Namespace) -> int:
         "to_percent": options.to_percent,
         "columns": dict(measured.columns),
         "matches": verdict.matches,
-        "drift": {**asdict(verdict), "summary": verdict.words()},
+        "drift": {**asdict(verdict), "summary": verdict.words(), "start": verdict.start_words()},
     }
     if options.json:
         output.print_json(result)
@@ -98,7 +98,10 @@ def _print(result: dict[str, Any]) -> None:
             "power",
             f"not known: {result['power_mape_reason']}" if mape is None else f"{mape * 100.0:.1f} % off on average",
         ),
-        ("room", f"{result['ambient_celsius']:.1f} \u00b0C"),
+        (
+            "room",
+            f"{result['ambient_celsius']:.1f} \u00b0C" + (f" ({told})" if (told := result["ambient_reason"]) else ""),
+        ),
         ("verdict", drift["summary"]),
     ]
     if drift["ratio"] is not None:
@@ -107,9 +110,15 @@ def _print(result: dict[str, Any]) -> None:
             f"mean square {drift['ratio']:.2f} times that of the fit; up to {drift['bound']:.2f} is chance ({chance})"
         )
         facts.append(("test", told))
-    facts += [
-        (each["parameter"].replace("_", " "), f"{each['change']:+.1f} C" if each["unit"] == "C" else
-         f"{each['change'] * 100.0:+.0f} %, explains {each['explains'] * 100.0:.0f} %")
-        for each in drift["changes"]
-    ]  # fmt: skip
+        facts.append(("noticed", f"an error that lasts, from {drift['noticed_celsius']:.2f} C (RMSE)"))
+    if drift["start"]:
+        facts.append(("start", drift["start"]))
+    facts += [(each["parameter"].replace("_", " "), _change(each)) for each in drift["changes"]]
     output.print_table("What that means", ("", ""), facts)
+
+
+def _change(each: dict[str, Any]) -> str:
+    """A change, its 95 % interval, and what it explains."""
+    scale, unit, digits = (1.0, "C", 1) if each["unit"] == "C" else (100.0, "%", 0)
+    moved, low, high = (f"{each[key] * scale:+.{digits}f}" for key in ("change", "low", "high"))
+    return f"{moved} {unit} ({low} to {high}), explains {each['explains'] * 100.0:.0f} %"
