@@ -137,9 +137,8 @@ def recorded(root: Root, entry: dict[str, Any]) -> Output:
     output = rebuilt(root, entry.get("output"), library)
     if entry.get("device") and entry["device"] == output.device(root):
         # The same device at the same place, whose driver may have been loaded again.
-        for cell in output.cells:
-            if isinstance(cell, FileCell):
-                cell.identity = root.identity(cell.path.rpartition("/")[0])
+        for cell in (cell for cell in output.cells if isinstance(cell, FileCell)):
+            cell.identity = root.identity(cell.path.rpartition("/")[0])
     originals = checked(entry.get("originals"), "originals", list)
     if len(originals) != len(output.cells) or any(type(value) not in (int, type(None)) for value in originals):
         raise ValueError(f"originals are {str(originals)[:80]} for {len(output.cells)} files")
