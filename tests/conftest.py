@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-# Python keeps what it compiles at a first import. Where a test limits the size of files, or fails writes, it would keep a
-# part, with which every process after it fails; so everything is compiled before.
+# Python keeps what it compiles at a first import. Where a test limits the size of files, or fails writes, it would keep
+# a part, with which every process after it fails; so everything is compiled before.
 for room in ("twin", "hardware", "scenarios", "tests"):
     compileall.compile_dir(Path(__file__).parent.parent / room, quiet=2)
 
