@@ -21,30 +21,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import simpy
-
 from twin.cli import main as twin
+from twin.cli.benchmark import simpy_event_ns
 
 LOOK_EVERY_SECONDS = 0.25
 MEBIBYTE = 1 << 20
-
-
-def simpy_event_ns(count: int = 200_000) -> float:
-    """One bare timeout in SimPy's own environment."""
-    env = simpy.Environment()
-
-    def walk() -> Generator[simpy.Event, None, None]:
-        for _ in range(count):
-            yield env.timeout(1)
-
-    env.process(walk())
-    began = time.perf_counter_ns()
-    env.run()
-    return (time.perf_counter_ns() - began) / count
 
 
 class Watch:
@@ -103,14 +88,14 @@ def measure(plan: str, runs: int | None, kicks: int | None, workers: int, folder
     options += [] if runs is None else ["--set", f"runs={runs}"]
     options += [] if kicks is None else ["--set", f"kicks.seeds={kicks}"]
     said = io.StringIO()
-    before = simpy_event_ns()
+    before = simpy_event_ns(200_000)
     began = time.perf_counter()
     with Watch(folder) as watch, contextlib.redirect_stdout(said):
         status = twin(options)
     seconds = time.perf_counter() - began
     if status != 0:
         raise SystemExit(status)
-    event = (before + simpy_event_ns()) / 2
+    event = (before + simpy_event_ns(200_000)) / 2
     done = json.loads(said.getvalue())
     return {
         "plan": plan,

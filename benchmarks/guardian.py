@@ -23,17 +23,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import simpy
 
 from hardware.guardian import BEAT_NS, LATENESS_NS
 from hardware.interface import Command, Status
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands
 from hardware.linux.tree import SysTree
+from twin.cli.benchmark import simpy_event_ns
 from twin.scenario import Machine
 from twin.wiring import wiring
 
@@ -41,20 +40,6 @@ WIRING = wiring(Machine())
 CYCLES, RUNS = 300, 5
 CLOCK_REALTIME_COARSE = 5
 """Of `linux/time.h`; the module `time` does not name it."""
-
-
-def simpy_event_ns(count: int = 200_000) -> float:
-    """One bare timeout in SimPy's own environment."""
-    env = simpy.Environment()
-
-    def walk() -> Generator[simpy.Event, None, None]:
-        for _ in range(count):
-            yield env.timeout(1)
-
-    env.process(walk())
-    began = time.perf_counter_ns()
-    env.run()
-    return (time.perf_counter_ns() - began) / count
 
 
 def command(number: int) -> Command:
@@ -237,7 +222,7 @@ def restarts(root: Path, times: int) -> dict[str, float]:
 
 def measure(kills: int, seconds: float, folder: Path) -> dict[str, Any]:
     """All figures."""
-    event = simpy_event_ns()
+    event = simpy_event_ns(200_000)
     figures = {
         "simpy_event_ns": event,
         **cycles(folder / "cycles"),

@@ -11,6 +11,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from profiles import NIGHTLY
 
 ROOT = Path(__file__).parent.parent
 CORE = (
@@ -22,7 +23,6 @@ TESTS = (
     "turns", "watch", "journal", "nvml",
 )  # fmt: skip
 OTHER_TESTS = ("linux_sysfs", "linux_discovery", "shield")
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 def lines_of_code(path: Path) -> int:

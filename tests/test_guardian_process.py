@@ -36,6 +36,7 @@ from guarding import (
     until,
 )  # fmt: skip
 from hardware_fakes import contents, put
+from profiles import NIGHTLY
 
 from hardware.interface import Command
 from hardware.journal import FOLDER
@@ -43,8 +44,6 @@ from hardware.linux import guarded as module
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands, GuardianError
 from hardware.linux.sysfs import Root
-
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 
 @pytest.fixture

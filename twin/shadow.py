@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from hardware.interface import Applied, Channel, Command, Hardware, Limit, Readings, Status
-from twin.control.model import ThermalModel, conduct, settle
+from twin.control.model import settled
 from twin.control.rates import LoadMeter, PowerMeter, most_cpu_microwatts, most_gpu_microwatts
-from twin.scenario import Machine, Scenario
+from twin.scenario import Fan, Machine, Scenario
 from twin.timing import SECOND_NS
 from twin.world.plant import Plant, Work
 
@@ -92,7 +90,6 @@ class ShadowHardware:
         )
         self._cpu_load = LoadMeter()
         self._most_gpu_microwatts = most_gpu_microwatts(machine.gpu.power_limit_watts)
-        self._commands = {fan: f"{fan}_pwm" for fan in (each.name for each in machine.fans)}
         self._outputs = tuple(hardware.limits)
         self._plants: tuple[Plant, Plant] | None = None
         self._then_ns = 0
@@ -180,7 +177,7 @@ class ShadowHardware:
         for place, fan in enumerate(self._machine.fans):
             rpm = values[f"{fan.name}_rpm"]
             if rpm is not None:
-                twin.commands[place] = min(255, max(0, (rpm * 255 + fan.max_rpm // 2) // fan.max_rpm))
+                twin.commands[place] = _pwm(fan, rpm)
         step_ns = twin.step_ns
         driven = Work(
             (cpu_load or 0) * step_ns, (gpu_load or 0) * step_ns, 0, 0, 0,
@@ -228,33 +225,24 @@ def started_machine(machine: Machine, values: Mapping[str, int | None]) -> Machi
     Nodes that nobody measures start where their neighbours would hold them; fans as fast as they are. Sensors have no
     noise, so that the twin shows what is to be expected.
     """
-    model = ThermalModel(machine)
-    there = np.zeros(len(machine.nodes), dtype=np.int64)
+    known: dict[str, float] = {}
     low, high = PLAUSIBLE_MILLICELSIUS
     for sensor in reversed(machine.sensors):
         value = values[f"{sensor.name}_temp_millicelsius"]
         if value is not None and low <= value <= high:
-            place = model.places[sensor.node]
             # What is shown was rounded down.
-            model.celsius[place] = (value - sensor.offset_millicelsius + sensor.quantum_millicelsius // 2) / 1_000.0
-            there[place] = 1
-    if not there.any():
+            known[sensor.node] = (value - sensor.offset_millicelsius + sensor.quantum_millicelsius // 2) / 1_000.0
+    if not known:
         return None
-    fans = []
-    for fan in machine.fans:
-        rpm = values[f"{fan.name}_rpm"]
-        pwm = fan.initial_pwm if rpm is None else min(255, max(0, (rpm * 255 + fan.max_rpm // 2) // fan.max_rpm))
-        fans.append(replace(fan, initial_pwm=pwm))
-    _, ends, edges, max_rpm = model.constants
-    speeds = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
-    conduct(model.celsius, ends, edges, max_rpm, speeds, model.conductance)
-    settle(model.celsius, there, ends, model.conductance)
-    nodes = tuple(
-        replace(node, initial_celsius=min(200.0, max(-60.0, float(model.celsius[place]))))
-        for place, node in enumerate(machine.nodes)
-    )
+    turning = ((fan, values[f"{fan.name}_rpm"]) for fan in machine.fans)
+    fans = tuple(fan if rpm is None else replace(fan, initial_pwm=_pwm(fan, rpm)) for fan, rpm in turning)
     sensors = tuple(replace(sensor, noise_millicelsius=0) for sensor in machine.sensors)
-    return replace(machine, fans=tuple(fans), nodes=nodes, sensors=sensors)
+    return settled(replace(machine, fans=fans, sensors=sensors), known)
+
+
+def _pwm(fan: Fan, rpm: int) -> int:
+    """The PWM at which `fan` would turn so fast in the end."""
+    return min(255, max(0, (rpm * 255 + fan.max_rpm // 2) // fan.max_rpm))
 
 
 class Budget:

@@ -7,14 +7,14 @@ import signal
 
 import pytest
 from drivers.machine import Machine
-from drivers.programs import nightly
 from drivers.wired import outputs, scenario
+from profiles import NIGHTLY
 
 from twin.wiring import wiring
 
 WIRING = wiring(scenario().machine)
 REGISTERS = [register for pair in outputs().values() for register in pair]
-KILLS, STOPS = (100, 20) if nightly() else (8, 1)
+KILLS, STOPS = (100, 20) if NIGHTLY else (8, 1)
 
 
 @pytest.mark.parametrize(("number", "times", "allowed_ms"), [(signal.SIGKILL, KILLS, 50), (signal.SIGSTOP, STOPS, 500)])

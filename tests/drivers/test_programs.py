@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.programs import Served, in_front_of, nightly, served
+from drivers.programs import Served, in_front_of, served
+from profiles import NIGHTLY
 
-SECONDS = 120 if nightly() else 10
+SECONDS = 120 if NIGHTLY else 10
 COOL, HOT = 30, 75
 START, STOP, LEAST, MOST = 120, 60, 60, 255
 AS_THE_KERNEL = re.compile(rb"-?\d+\n|[ -~]+\n")
@@ -22,7 +23,7 @@ AS_THE_KERNEL = re.compile(rb"-?\d+\n|[ -~]+\n")
 @pytest.fixture
 def warm(strangers: None, tmp_path: Path) -> Iterator[Served]:
     # In the short version the room is hot, so that there is something to do at once.
-    ambient = () if nightly() else ("--set", "machine.ambient_celsius=48.0")
+    ambient = () if NIGHTLY else ("--set", "machine.ambient_celsius=48.0")
     with served(tmp_path / "tree", "gaming", *ambient) as tree:
         yield tree
 

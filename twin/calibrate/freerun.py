@@ -18,7 +18,7 @@ from twin.calibrate.headings import Part
 from twin.calibrate.reader import Measured
 from twin.calibrate.recording import COLDEST_CELSIUS, HOTTEST_CELSIUS, Recording, RecordingError
 from twin.clock import Order, VirtualEnvironment
-from twin.control.model import ThermalModel, conduct, settle
+from twin.control.model import settled
 from twin.kernels import Floats
 from twin.machines import Origin, Start
 from twin.scenario import Machine, Scenario, Trace, Workload
@@ -190,22 +190,8 @@ def started(machine: Machine, origin: Origin, measured: Measured) -> Machine:
         )
         for each in machine.sensors
     )  # fmt: skip
-    model = ThermalModel(machine)
-    nodes = [node.name for node in machine.nodes]
-    found = _known(replace(machine, sensors=sensors), origin, measured)
-    known = {nodes.index(name): celsius for name, celsius in found.items()}
-    rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in fans])
-    _, ends, edges, max_rpm = model.constants
-    there = np.zeros(len(nodes), dtype=np.int64)
-    for place, celsius in known.items():
-        model.celsius[place], there[place] = celsius, 1
-    conduct(model.celsius, ends, edges, max_rpm, rpm, model.conductance)
-    settle(model.celsius, there, ends, model.conductance)
-    started = tuple(
-        replace(node, initial_celsius=float(np.clip(model.celsius[place], -60.0, 200.0)))
-        for place, node in enumerate(machine.nodes)
-    )
-    return replace(machine, fans=fans, sensors=sensors, nodes=started)
+    machine = replace(machine, fans=fans, sensors=sensors)
+    return settled(machine, _known(machine, origin, measured))
 
 
 def _known(machine: Machine, origin: Origin, measured: Measured) -> dict[str, float]:

@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> int:
     short = replace(scenario, duration_ms=20_000)
     learning = replace(short, learn=replace(short.learn, enabled=True, authority_percent=100, compare_every_blocks=0))
     result: dict[str, Any] = {
-        "simpy_event_ns": _median(repeat, _simpy_event_ns),
+        "simpy_event_ns": _median(repeat, simpy_event_ns),
         **_tick_figures(repeat, scenario),
         "capture_ns": _median(repeat, _capture_ns),
         "inference_us": _median(repeat, lambda: _inference_us(scenario)),
@@ -87,7 +87,7 @@ def _median(repeat: int, measure: Callable[[], float]) -> float:
     return median(measure() for _ in range(repeat))
 
 
-def _simpy_event_ns(count: int = 100_000) -> float:
+def simpy_event_ns(count: int = 100_000) -> float:
     """One bare timeout in SimPy's own environment: the reference for everything else."""
     env = simpy.Environment()
 

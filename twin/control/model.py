@@ -8,6 +8,9 @@ stable for any step and dissipative, so errors die out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from twin.kernels import Floats, Integers, kernel, natural_share, power
@@ -114,6 +117,28 @@ def settle(celsius: Floats, measured: Integers, ends: Integers, conductance: Flo
             total, weight = _with_neighbours(node, celsius, ends, conductance, 0.0, 0.0)
             if weight > 0.0:
                 celsius[node] = total / weight
+
+
+def settled(machine: Machine, known_celsius: Mapping[str, float]) -> Machine:
+    """`machine` with nodes that start at what is known of them (by name), and the others where those would hold them.
+
+    Its fans turn as fast as their `initial_pwm` makes them.
+    """
+    model = ThermalModel(machine)
+    there = np.zeros(len(machine.nodes), dtype=np.int64)
+    for name, celsius in known_celsius.items():
+        model.celsius[model.places[name]], there[model.places[name]] = celsius, 1
+    _, ends, edges, max_rpm = model.constants
+    fan_rpm = np.array([fan.initial_pwm / 255.0 * fan.max_rpm for fan in machine.fans])
+    conduct(model.celsius, ends, edges, max_rpm, fan_rpm, model.conductance)
+    settle(model.celsius, there, ends, model.conductance)
+    return replace(
+        machine,
+        nodes=tuple(
+            replace(node, initial_celsius=min(200.0, max(-60.0, float(celsius))))
+            for node, celsius in zip(machine.nodes, model.celsius[:-1], strict=True)
+        ),
+    )
 
 
 @kernel
