@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from drivers.programs import Served, in_front_of, served
 from profiles import NIGHTLY
 
 SECONDS = 120 if NIGHTLY else 10
+ROUNDS = 20
+"""Looks of 0.25 s each: fancontrol acts once a second on what it read then, later where processors are busy."""
 COOL, HOT = 30, 75
 START, STOP, LEAST, MOST = 120, 60, 60, 255
 AS_THE_KERNEL = re.compile(rb"-?\d+\n|[ -~]+\n")
+
+
+def _formula(degrees: float) -> float:
+    return LEAST if degrees <= COOL else (degrees - COOL) * (MOST - STOP) / (HOT - COOL) + STOP
 
 
 @pytest.fixture
@@ -73,8 +80,9 @@ def test_fancontrol_keeps_the_twin_in_its_band_and_gives_the_fans_back(warm: Ser
     program = subprocess.Popen(
         in_front_of(warm.root, "fancontrol", tmp_path / "fancontrol.conf"), stdout=subprocess.PIPE, text=True
     )
-    hottest = 0
+    hottest = 0.0
     seen: dict[str, set[int]] = {pwm: set() for pwm in pairs}
+    lately: dict[str, deque[float]] = {pwm: deque(maxlen=ROUNDS) for pwm in pairs}
     try:
         while any((hwmon / f"{pwm}_enable").read_bytes() != b"1\n" for pwm in pairs):
             assert program.poll() is None
@@ -89,15 +97,15 @@ def test_fancontrol_keeps_the_twin_in_its_band_and_gives_the_fans_back(warm: Ser
                     data = b"" if file.is_dir() else file.read_bytes()
                     assert data == b"" or AS_THE_KERNEL.fullmatch(data), file
             for pwm, temperature in pairs.items():
-                hottest = max(hottest, int((hwmon / temperature).read_text()))
+                lately[pwm].append(int((hwmon / temperature).read_text()) / 1_000)
+                hottest = max(hottest, lately[pwm][-1])
                 seen[pwm] |= {int(text) for text in [(hwmon / pwm).read_text()] if text}
                 assert (hwmon / f"{pwm}_enable").read_bytes() in (b"1\n", b"")
-        assert hottest < HOT * 1_000
-        # Full speed at its start, then what its own formula says.
-        for pwm, temperature in pairs.items():
-            degrees = int((hwmon / temperature).read_text()) / 1_000
-            expected = LEAST if degrees <= COOL else (degrees - COOL) * (MOST - STOP) / (HOT - COOL) + STOP
-            assert abs(int((hwmon / pwm).read_text()) - expected) <= 3 * (MOST - STOP) / (HOT - COOL), pwm
+        assert hottest < HOT
+        # Full speed at its start, then what its own formula says of a temperature of the last few rounds.
+        for pwm in pairs:
+            least, most = (_formula(degrees) for degrees in (min(lately[pwm]), max(lately[pwm])))
+            assert least - 1 <= int((hwmon / pwm).read_text()) <= most + 1, (pwm, lately[pwm])
             assert len(seen[pwm]) >= 2, pwm
     finally:
         program.terminate()
@@ -106,5 +114,5 @@ def test_fancontrol_keeps_the_twin_in_its_band_and_gives_the_fans_back(warm: Ser
     time.sleep(0.2)
     after = {pwm: ((hwmon / pwm).read_bytes(), (hwmon / f"{pwm}_enable").read_bytes()) for pwm in pairs}
     assert after == before == dict.fromkeys(pairs, (b"80\n", b"2\n"))
-    print(f"\nfancontrol for {SECONDS} s in gaming: at most {hottest / 1_000:.1f} °C, band {COOL} to {HOT} °C; "
+    print(f"\nfancontrol for {SECONDS} s in gaming: at most {hottest:.1f} °C, band {COOL} to {HOT} °C; "
           f"pwm between {min(map(min, seen.values()))} and {max(map(max, seen.values()))}")  # fmt: skip
