@@ -1,0 +1,91 @@
+"""Runs as the page sees them: what each is, and its records, wherever they come from.
+
+A record has a value for each column: those of the control table, then those of the last tick before the cycle. Values
+are integers, texts, or None for what is missing; units are in the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Value = int | str | None
+Record = Mapping[str, Value]
+State = Literal["running", "ended", "stopped", "lost"]
+"""`stopped`: cut short, but in order. `lost`: whoever wrote it is gone without a word."""
+KEPT = 300
+"""So many of the newest records are kept of a run that is going on, beside a thinned course of the whole."""
+POINTS = 2_000
+"""The most points of a course."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A temperature sensor and its limit (millidegrees Celsius)."""
+
+    name: str
+    limit_millicelsius: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What may be commanded, and within what bounds, in the units of its name."""
+
+    name: str
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a run is. `origin` says where its records come from: a loop that runs now, a replay, or stored tables."""
+
+    id: str
+    name: str
+    origin: Literal["live", "replayed", "recorded"]
+    backend: str
+    scenario: str
+    seed: int
+    config: str
+    law: str
+    machine: str
+    run_dir: str
+    period_ms: int
+    duration_ms: int
+    learns: bool
+    sensors: tuple[Sensor, ...]
+    outputs: tuple[Output, ...]
+    columns: tuple[str, ...]
+
+
+class Run(Protocol):
+    """A run that can be asked. Every method may be called from any thread."""
+
+    @property
+    def about(self) -> About:
+        """What it is."""
+
+    @property
+    def state(self) -> State:
+        """How it stands."""
+
+    @property
+    def cycles(self) -> int:
+        """How many records there have been."""
+
+    @property
+    def lost(self) -> int:
+        """How many of them were never seen here, because the page was slower than the loop."""
+
+    def history(self, most: int) -> Sequence[Record]:
+        """The newest records, at most `most` (1 to KEPT), oldest first."""
+
+    def course(self, columns: Sequence[str], first_ns: int, last_ns: int, points: int) -> dict[str, list[Value]]:
+        """These columns between two times of the run, both included, as at most `points` (1 to POINTS) rows."""
+
+    def records(self) -> Iterator[Record]:
+        """Every record that is there, oldest first."""
+
+    def insight(self) -> Mapping[str, Any] | None:
+        """What the learner thinks now (`q_values` by action, `losses` by part), None where nobody tells."""
