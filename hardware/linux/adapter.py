@@ -133,7 +133,7 @@ class LinuxHardware:
         """Channel or output to the reason why it is not there."""
         self.details: dict[str, str] = {}
         """Channel to the reason why its last reading had no value."""
-        self.refused: dict[str, str] = {}
+        self.refused: Mapping[str, str] = {}
         """Output to the reason why the hands do not take it."""
         self.unrestored: tuple[tuple[str, str], ...] = ()
         """After `close`: each output that could not be given back, and why."""
@@ -147,7 +147,7 @@ class LinuxHardware:
     def take(self, hands: Hands) -> None:
         """From now on `hands` carry commands out. Raises what they raise when they cannot begin."""
         found = {name: self._asked(name, self._limits[name].safe) for name in self._outputs}
-        self.refused = dict(hands.begin(found, tuple(self._limits)))
+        self.refused = hands.begin(found, tuple(self._limits))
         self._hands = hands
 
     def let_go(self) -> None:
