@@ -35,7 +35,7 @@ class RefusedError(ValueError):
 def lease(folder: str) -> int:
     """The one lease of a machine, as an open descriptor. Raises `RefusedError` when somebody else has it, or may."""
     path = f"{folder}/{LEASE}"
-    attempt = 0
+    attempt = acts = 0
     while True:
         try:
             os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
@@ -55,8 +55,8 @@ def lease(folder: str) -> int:
                 return descriptor
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").split()
         os.close(descriptor)
-        attempt += 1
-        if attempt > (BUSY if "busy" in holder else ACTS):
+        attempt, acts = attempt + 1, 0 if "busy" in holder else acts + 1
+        if acts > ACTS or attempt > BUSY:
             raise RefusedError(f"{path}: process {' '.join(holder[:1])} acts on this machine already; end it first")
         time.sleep(0.01)
 

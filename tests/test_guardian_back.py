@@ -150,6 +150,11 @@ def test_who_gives_back_is_waited_for_and_who_acts_is_not(root: Path, monkeypatc
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == 40
+    # For an instant it acts, before it is seen that nobody is there whom it acts for.
+    monkeypatch.setattr(Still, "sleep", lambda _seconds: next(turns))
+    turns = (restoring.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
+    with pytest.raises(StopIteration):
+        lease(folder)
     leave(leased)
     restoring.mark(-1)
     leave(lease(folder))
