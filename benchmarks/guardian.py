@@ -30,6 +30,7 @@ from typing import Any
 from hardware.beats import LATENESS_NS
 from hardware.guardian import BEAT_NS
 from hardware.interface import Command, Status
+from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands
 from hardware.linux.tree import SysTree
@@ -191,6 +192,8 @@ def deaths(root: Path, kills: int, hangs: int) -> dict[str, float]:
             took[what].append(written_ms(root, began_ns))
             process.kill()
         until(is_back)
+        # The guardian looks whether it was obeyed before it lets go of the machine.
+        until(lambda: not (root / FOLDER / "journal").exists())
         shutil.rmtree(root)
     return {
         "killed_ms_p50": percentile(took[signal.SIGKILL], 0.5),
