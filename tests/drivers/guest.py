@@ -223,8 +223,12 @@ def strike(
     os.kill(controller, number)
     struck_ns = time.monotonic_ns()
     last_ns = unsafe = 0
+    seen_last: set[int] = set()
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
-        if _unsafe(before, look(registers)):
+        # An output that is just being tried is in manual mode for an instant: what counts is what stays so.
+        seen_now = _unsafe(before, look(registers))
+        stays, seen_last = seen_now & seen_last, seen_now
+        if stays:
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
         time.sleep(0.0005)
@@ -269,7 +273,7 @@ def kill_both(wiring: Wiring, registers: list[tuple[int, int, int]]) -> dict[str
     left = look(registers)
     began_ns = time.monotonic_ns()
     restored = restore(Root(MACHINE))
-    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": _unsafe(before, left), **restored,
+    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": sorted(_unsafe(before, left)), **restored,
             "given_back": _given_back(before, look(registers))}  # fmt: skip
 
 
@@ -298,9 +302,10 @@ def _given_back(before: list[int], now: list[int]) -> bool:
     return before[1::2] == now[1::2]
 
 
-def _unsafe(before: list[int], now: list[int]) -> bool:
-    """Whether an output is neither given back nor at full speed."""
-    return any(mode != how and duty != 255 for how, duty, mode in zip(before[1::2], now[::2], now[1::2], strict=True))
+def _unsafe(before: list[int], now: list[int]) -> set[int]:
+    """The outputs, by place, that are neither given back nor at full speed."""
+    outputs = enumerate(zip(before[1::2], now[::2], now[1::2], strict=True))
+    return {place for place, (how, duty, mode) in outputs if mode != how and duty != 255}
 
 
 def pause(seconds: float) -> None:
