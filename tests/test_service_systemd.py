@@ -87,8 +87,7 @@ def test_the_unit_acts_and_gives_back_whatever_dies(tree: Served, systemd: Syste
     until(lambda: acts(tree), 20)
     assert (systemd.state(UNIT)["NRestarts"], processes(systemd)[0]) == ("0", controller)
 
-    restarts = 0
-    for victims in ("controller", "both", "controller hangs"):
+    for restarts, victims in enumerate(("controller", "both", "controller hangs"), start=1):
         controller, guardian = processes(systemd)
         began = time.monotonic()
         if victims == "both":
@@ -96,7 +95,6 @@ def test_the_unit_acts_and_gives_back_whatever_dies(tree: Served, systemd: Syste
         os.kill(controller, signal.SIGSTOP if victims == "controller hangs" else signal.SIGKILL)
         until(lambda: modes(tree) == ["2", "2"], 30)
         print(f"\nunder systemd, {victims}: given back after {1_000 * (time.monotonic() - began):.0f} ms")
-        restarts += 1
         until(lambda: int(systemd.state(UNIT)["NRestarts"]) >= restarts, 60)  # noqa: B023 - is called at once
         until(lambda: acts(tree), 60)
 
