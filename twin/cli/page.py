@@ -69,19 +69,19 @@ class Page:
 
     def __init__(self, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
-        self._listener = listener
-        self._token = secrets.token_urlsafe(32)
-        self._hosts = (f"{host}:{port}", f"localhost:{port}")
-        self.url = f"http://{host}:{port}/?token={self._token}"
+        self.listener = listener
+        self.token = secrets.token_urlsafe(32)
+        self.hosts = (f"{host}:{port}", f"localhost:{port}")
+        self.url = f"http://{host}:{port}/?token={self.token}"
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None) -> Feed:
         """Start the process, and tell it of the run."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            ours.send("\n".join((self._token, *self._hosts)).encode())
+            ours.send("\n".join((self.token, *self.hosts)).encode())
             package = str(Path(twin.__file__).parent.parent)
             path = os.pathsep.join([package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-            listener, feed = self._listener.fileno(), theirs.fileno()
+            listener, feed = self.listener.fileno(), theirs.fileno()
             os.set_inheritable(listener, True)
             os.set_inheritable(feed, True)
             try:
@@ -94,7 +94,7 @@ class Page:
                 )
             finally:
                 os.set_inheritable(listener, False)
-        self._listener.close()
+        self.listener.close()
         return Feed(ours, about, insight)
 
 

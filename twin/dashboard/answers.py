@@ -6,11 +6,11 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from flask import Response, request
 
-from twin.dashboard.live import LiveRun
 from twin.dashboard.runs import Run
 
 SHOWN = 80
@@ -46,6 +46,8 @@ class Served:
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self.experiments: dict[str, Path] = {}
+        """The directories of experiments, by their names."""
         self._lock = threading.Lock()
 
     def add(self, run: Run) -> None:
@@ -87,5 +89,4 @@ def whole(key: str, least: int, most: int, default: int) -> int:
 
 def described(run: Run) -> dict[str, Any]:
     """A run as `/api/runs` tells of it."""
-    age_ms = run.age_ms if isinstance(run, LiveRun) else None
-    return {**asdict(run.about), "state": run.state, "cycles": run.cycles, "lost": run.lost, "age_ms": age_ms}
+    return {**asdict(run.about), "state": run.state, "cycles": run.cycles, "lost": run.lost, "age_ms": run.age_ms}

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,18 @@ class Emitter:
             self._events.emit("metrics", event)
 
 
-def serve(listener: socket.socket, access: Access, served: Served, feeds: Sequence[socket.socket]) -> None:  # noqa: ARG001
-    """Serve until every feed has ended, and a moment longer; without feeds until interrupted."""
+def serve(
+    listener: socket.socket,
+    access: Access,
+    served: Served,
+    feeds: Sequence[socket.socket],
+    until: threading.Event | None = None,
+    take: Callable[[LiveRun], Run] = lambda live: live,
+) -> None:
+    """Serve until every feed has ended, and a moment longer; with `until`, until that is set.
+
+    `take` says what is served in place of what a feed tells of.
+    """
     app, events = make_app(served)
     host, port = listener.getsockname()[:2]
     server = ThreadedWSGIServer(host, port, app, fd=listener.fileno())
@@ -111,19 +121,24 @@ def serve(listener: socket.socket, access: Access, served: Served, feeds: Sequen
 
     def listen(channel: socket.socket) -> None:
         emitter = Emitter(events)
+        runs: dict[LiveRun, Run] = {}
 
-        def begun(run: LiveRun) -> None:
-            served.add(run)
-            emitter.news(run)
+        def begun(live: LiveRun) -> None:
+            runs[live] = take(live)
+            served.add(runs[live])
+            emitter.news(runs[live])
 
-        follow(channel, begun, emitter.news)
+        follow(channel, begun, lambda live: emitter.news(runs[live]))
 
     listening = [threading.Thread(target=listen, args=(channel,), daemon=True) for channel in feeds]
     for thread in listening:
         thread.start()
-    for thread in listening:
-        thread.join()
-    time.sleep(LINGER_SECONDS)
+    if until is None:
+        for thread in listening:
+            thread.join()
+        time.sleep(LINGER_SECONDS)
+    else:
+        until.wait()
     server.shutdown()
 
 

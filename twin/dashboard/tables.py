@@ -129,6 +129,11 @@ class TableRun:
         """None."""
         return 0
 
+    @property
+    def age_ms(self) -> None:
+        """None: it is stored."""
+        return None
+
     def history(self, most: int) -> list[Record]:
         """The newest records, at most `most` (1 to KEPT), oldest first."""
         if not 1 <= most <= KEPT:
