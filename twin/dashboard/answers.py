@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,9 +11,9 @@ from flask import Response, request
 
 from twin.dashboard.live import LiveRun
 from twin.dashboard.runs import Run
+from twin.dashboard.words import encoded, refusal
 
-SHOWN = 80
-"""So many characters of a wrong value are repeated."""
+__all__ = ["Refused", "Served", "answer", "described", "encoded", "refusal", "whole"]
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
@@ -24,16 +23,6 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         super().__init__(message)
         self.status = status
         self.body = refusal(message, key, value, allowed)
-
-
-def refusal(message: str, key: str = "", value: str = "", allowed: str = "") -> dict[str, Any]:
-    """The body of an answer that says no."""
-    return {"error": {"message": message, "key": key, "value": value[:SHOWN], "allowed": allowed}}
-
-
-def encoded(value: Any) -> str:
-    """As JSON. Raises `ValueError` for what JSON cannot hold: NaN, infinity."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def answer(value: Any, status: int = 200) -> Response:
