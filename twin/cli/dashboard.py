@@ -75,7 +75,8 @@ def _serve(
     page: Page, asked: Sequence[Asked], feeds: Sequence[socket.socket], folders: dict[str, Path], over: threading.Event
 ) -> None:
     # Imported here: whoever named something wrong need not wait for it.
-    from twin.dashboard.server import Access, serve
+    from twin.dashboard.experiments import Experiment
+    from twin.dashboard.server import serve
 
     tables = {each.id: each.tables for each in asked}
 
@@ -88,8 +89,8 @@ def _serve(
         if each.tables is not None:
             served.add(each.tables)
         elif each.is_experiment:
-            served.experiments[each.id] = each.path
-    serve(page.listener, Access(page.token, page.hosts), served, feeds, over, take)
+            served.experiments.append(Experiment(each.id, each.path))
+    serve(page.listener, page.access, served, feeds, until=over, take=take)
 
 
 def _announce(options: argparse.Namespace, page: Page, asked: Sequence[Asked]) -> None:

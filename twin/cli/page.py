@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -20,6 +21,7 @@ from twin.cli import InputError
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.dashboard.feed import Feed, Insight, columns
+from twin.dashboard.gate import Access, hello, place
 from twin.dashboard.runs import About, Output, Sensor
 from twin.kernels import Integers
 from twin.scenario import Scenario
@@ -29,7 +31,8 @@ log = logging.getLogger("twin")
 
 NEEDED = ("flask", "flask_socketio", "simple_websocket", "werkzeug")
 """What the extra `dashboard` brings."""
-LOCAL = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = {"127.0.0.1": "127.0.0.1", "::1": "::1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What reaches this machine itself, where a page listens at one of these."""
 
 
 class Watchers:
@@ -67,35 +70,54 @@ class Pace:
 class Page:
     """An address that is taken, and the process that serves the page there once a run begins."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        host, port = listener.getsockname()[:2]
+    def __init__(self, listener: socket.socket, remote: bool) -> None:
+        """`remote` lets other machines in."""
+        address, port = listener.getsockname()[:2]
         self.listener = listener
-        self.token = secrets.token_urlsafe(32)
-        self.hosts = (f"{host}:{port}", f"localhost:{port}")
-        self.url = f"http://{host}:{port}/?token={self.token}"
+        names = [LOOPBACK.get(address, address), *(["localhost"] if address in LOOPBACK else []), *_names(remote)]
+        self.access = Access(secrets.token_urlsafe(32), tuple(place(name, port) for name in names), remote)
+        self.url = f"http://{self.access.hosts[0]}/?token={self.access.token}"
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None) -> Feed:
         """Start the process, and tell it of the run."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            ours.send("\n".join((self.token, *self.hosts)).encode())
+            ours.send(hello(self.access))
             package = str(Path(twin.__file__).parent.parent)
-            path = os.pathsep.join([package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+            path = [package, *(each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each)]
             listener, feed = self.listener.fileno(), theirs.fileno()
-            os.set_inheritable(listener, True)
-            os.set_inheritable(feed, True)
+            # Only these two: everything else that is open here, hardware among it, closes there.
+            actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+            for descriptor in (listener, feed):
+                os.set_inheritable(descriptor, True)
             try:
-                os.posix_spawn(
+                self._process = os.posix_spawn(
                     sys.executable,
                     [sys.executable, "-P", "-m", "twin.dashboard.server", str(listener), str(feed)],
-                    {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-                    file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+                    {**os.environ, "PYTHONPATH": os.pathsep.join(path), "MALLOC_ARENA_MAX": "2"},
+                    file_actions=actions,
                     setsid=True,
                 )
             finally:
                 os.set_inheritable(listener, False)
         self.listener.close()
         return Feed(ours, about, insight)
+
+    def ended(self) -> str | None:
+        """How the process ended, in words; None while it serves."""
+        try:
+            process, status = os.waitpid(self._process, os.WNOHANG)
+        except ChildProcessError:
+            return "is gone"
+        if not process:
+            return None
+        code = os.waitstatus_to_exitcode(status)
+        return f"ended with status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+
+
+def _names(remote: bool) -> list[str]:
+    """What else this machine is called, where others may ask."""
+    return list(dict.fromkeys((socket.gethostname(), socket.getfqdn()))) if remote else []
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:
@@ -135,7 +157,7 @@ def listening(options: argparse.Namespace) -> Iterator[Page | None]:
             f"--dashboard: {', '.join(missing)} missing; pip install 'pulsetwin[dashboard]' adds what it needs"
         )
     with socket.create_server((options.bind, options.port)) as listener:
-        yield Page(listener)
+        yield Page(listener, options.allow_remote)
 
 
 @contextlib.contextmanager

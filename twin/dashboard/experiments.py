@@ -23,14 +23,19 @@ PATIENCE = 20
 """The share of the time that looking may take: one in so many."""
 RATE_SECONDS = 60.0
 """How many jobs come in a second is told of the last so many seconds."""
+FIELDS = (
+    "id", "name", "directory", "scenario", "ticks", "state", "total", "done", "jobs_per_second", "left_seconds",
+    "golden", "tie", "configurations", "trouble",
+)  # fmt: skip
+"""What is told of an experiment; None for what is not known."""
 _CHOICE = "golden.json"
 
 
 class Experiment:
     """An experiment's directory. It may be asked from any thread."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self._name = name
+    def __init__(self, experiment_id: str, folder: Path) -> None:
+        self._id = experiment_id
         self._folder = folder
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
@@ -40,15 +45,23 @@ class Experiment:
     def progress(self) -> dict[str, Any]:
         """How many jobs are done of how many, in all and of each configuration, and how fast they come.
 
-        Raises `RecordError` when the directory cannot be read.
+        Where the directory cannot be read, `trouble` says why, and nothing else is known.
         """
         with self._lock:
             began = time.monotonic()
             if not self._known or began >= self._next:
-                self._known = self._looked(began)
+                self._known = self._told(began)
                 now = time.monotonic()
                 self._next = now + max(AGAIN_SECONDS, PATIENCE * (now - began))
             return self._known
+
+    def _told(self, now: float) -> dict[str, Any]:
+        nothing: dict[str, Any] = dict.fromkeys(FIELDS)
+        known = {"id": self._id, "name": self._id, "directory": str(self._folder), "configurations": []}
+        try:
+            return nothing | known | self._looked(now)
+        except RecordError as error:
+            return nothing | known | {"trouble": str(error)}
 
     def _looked(self, now: float) -> dict[str, Any]:
         plan = _plan(self._folder / PLAN)
@@ -66,9 +79,7 @@ class Experiment:
         left = None if per_second is None or per_second <= 0 else round((each * len(names) - done) / per_second)
         choice = read_json(self._folder / _CHOICE) if is_done else {}
         return {
-            "id": self._name,
-            "name": str(plan.get("name", self._name)),
-            "directory": str(self._folder),
+            "name": str(plan.get("name", self._id)),
             "scenario": str(plan.get("scenario", "")),
             "ticks": int(plan["ticks"]),
             "state": "ended" if is_done else "running" if is_going else "stopped",
@@ -95,11 +106,10 @@ class Experiment:
 def experiments(served: Served) -> Blueprint:
     """The route."""
     routes = Blueprint("experiments", __name__)
-    known = {name: Experiment(name, folder) for name, folder in served.experiments.items()}
 
     @routes.get("/api/experiments")
     def all_of_them() -> Response:
-        return answer({"experiments": [each.progress() for each in known.values()]})
+        return answer({"experiments": [each.progress() for each in served.experiments]})
 
     return routes
 

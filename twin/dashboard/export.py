@@ -37,7 +37,7 @@ def export(served: Served) -> Blueprint:
 
 
 def csv_lines(columns: Iterable[str], records: Iterable[Record]) -> Iterator[str]:
-    """A header and a line a record; an empty field is no value, and an empty text is `\"\"`.
+    """A header and a line a record; an empty field is no value, and an empty text is two quotes.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """

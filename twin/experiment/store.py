@@ -169,7 +169,7 @@ class Store:
         return dict(self._query("SELECT number, key FROM outcomes"))
 
     def counts(self, runs: int, candidates: int) -> list[int]:
-        """How many jobs of each candidate are done, in the plan's order; the plan has so many `runs` before the kicked ones."""
+        """How many jobs of each candidate are done, in the plan's order; `runs` of the plan come before kicked ones."""
         found = [0] * candidates
         # Of keys and numbers there is an index, so that no result is read.
         query = "SELECT (number - ? * (number >= ?)) % ?, COUNT(*) FROM outcomes GROUP BY 1"
