@@ -26,7 +26,9 @@ from twin.dashboard.export import export
 from twin.dashboard.gate import HELLO_BYTES, Access, Gate, Limits, heard
 from twin.dashboard.listen import Server
 from twin.dashboard.live import LiveRun, follow
+from twin.dashboard.openapi import openapi
 from twin.dashboard.pool import Pools, pool
+from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
 
 PER_SECOND, BURST = 10.0, 3.0
@@ -51,8 +53,10 @@ class _Json:
 def make_app(served: Served) -> tuple[Flask, SocketIO]:
     """The application, and what sends events. Nothing of it asks who is there: that is the gate's."""
     app = Flask("twin.dashboard", static_folder=None)
+    pools = Pools()
     for routes in (
-        api(served), compared(served), experiments(served), export(served), pool(served, Pools()),
+        api(served), compared(served), experiments(served), export(served), pool(served, pools),
+        prometheus(served, pools), openapi(),
     ):  # fmt: skip
         app.register_blueprint(routes)
 
