@@ -118,7 +118,7 @@ def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardwar
         seed=scenario.seed,
         config=heart.config,
         law=heart.law,
-        machine=options.machine or scenario.name,
+        machine=machine.name,
         run_dir=str(run_dir),
         period_ms=scenario.control.period_ms,
         duration_ms=scenario.duration_ms,

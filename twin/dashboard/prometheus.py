@@ -266,9 +266,9 @@ def _add_record(page: Page, run: Run, record: Record, labels: Labels) -> None:
         temp = _checked(record, f"{sensor.name}_temp_millicelsius")
         page.add("hwmon_temp_celsius", _scaled(temp, 1_000), where)
         page.add("hwmon_temp_max_celsius", sensor.limit_millicelsius / 1_000, where)
-        worst, ahead = record[f"{sensor.name}_worst_millicelsius"], record[f"{sensor.name}_forecast_millicelsius"]
-        page.add("hwmon_temp_worst_celsius", _scaled(worst, 1_000), where)
-        page.add("hwmon_temp_forecast_celsius", _scaled(ahead, 1_000), where)
+        for name in ("worst", "forecast"):
+            value = record.get(f"{sensor.name}_{name}_millicelsius")
+            page.add(f"hwmon_temp_{name}_celsius", _scaled(value, 1_000), where)
     for column in record:
         if column.endswith("_rpm"):
             where = {**labels, "chip": run.about.machine, "sensor": column.removesuffix("_rpm")}
@@ -280,10 +280,10 @@ def _add_record(page: Page, run: Run, record: Record, labels: Labels) -> None:
         page.add(each.name, each.of(record.get(each.column)), labels)
     for each in CHECKED:
         page.add(each.name, each.of(_checked(record, each.column)), labels)
-    load = record["load_ppm"]
+    load = record.get("load_ppm")
     page.add("heartbeat_load_ratio", None if load == UNKNOWN_LOAD else _scaled(load, 1_000_000), labels)
-    page.one_of("control_action", ACTIONS, record["action"], "action", labels)
-    page.one_of("control_source", SOURCES, record["source"], "source", labels)
+    page.one_of("control_action", ACTIONS, record.get("action"), "action", labels)
+    page.one_of("control_source", SOURCES, record.get("source"), "source", labels)
 
 
 def _add_pool(page: Page, pool: Mapping[str, Any] | None, labels: Labels) -> None:
