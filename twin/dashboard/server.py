@@ -82,6 +82,12 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     return app, events
 
 
+def make_server(listener: socket.socket, access: Access, served: Served, limits: Limits) -> tuple[Server, SocketIO]:
+    """A server at `listener` with the gate before it, and what sends events to its clients."""
+    app, events = make_app(served)
+    return Server(listener, Gate(app, access, limits), limits, access.hosts[0]), events
+
+
 class Emitter:
     """Tells every client what a run has new, never more often than `PER_SECOND`."""
 
@@ -114,11 +120,9 @@ def serve(
     limits: Limits | None = None,
 ) -> None:
     """Serve until every feed has ended, and a moment longer; without feeds until interrupted."""
-    limits = limits or Limits()
     # Hundreds of threads that do little.
     threading.stack_size(STACK_BYTES)
-    app, events = make_app(served)
-    server = Server(listener, Gate(app, access, limits), limits, access.hosts[0])
+    server, events = make_server(listener, access, served, limits or Limits())
 
     def listen(channel: socket.socket) -> None:
         emitter = Emitter(events)
