@@ -130,7 +130,7 @@ class Gate:
         keep = "no-cache" if environ["PATH_INFO"].startswith("/static/") else "no-store"
 
         def start(status: str, told: Headers, *rest: Any) -> Any:
-            kept = [(name, value) for name, value in told if name.lower() not in ("cache-control", "server")]
+            kept = [(name, value) for name, value in told if name.lower() not in ("cache-control", "date", "server")]
             return start_response(status, [*kept, ("Cache-Control", keep), *headers(host)], *rest)
 
         return self._application(environ, start)
@@ -147,16 +147,17 @@ class Gate:
             self._wrong_target(environ)
             or self._wrong_place(environ, host)
             or self._wrong_token(environ)
-            or (self._wrong_upgrade(environ) if environ["PATH_INFO"] == SOCKET else None)
+            or (self._wrong_upgrade(environ) if environ["PATH_INFO"].startswith(SOCKET) else None)
         )
 
     def _wrong_target(self, environ: Environ) -> tuple[int, str] | None:
         path, _, query = environ["RAW_URI"].partition("?")
         if len(path) + len(query) >= self._limits.target_bytes:
             return 414, f"an address has at most {self._limits.target_bytes} bytes here"
-        segments = path.split("/")
-        # An empty segment is at both ends of / and at one of every other path.
-        if not _PLAIN.fullmatch(path) or "" in segments[1:-1] or "." in segments or ".." in segments:
+        segments = path.split("/")[1:]
+        # Only these two end as a folder does.
+        inner = segments[:-1] if path in ("/", SOCKET) else segments
+        if not _PLAIN.fullmatch(path) or not {"", ".", ".."}.isdisjoint(inner):
             return 400, "the path has something in it that no path here has"
         if not _QUERY.fullmatch(query):
             return 400, "the query has a character that has to be encoded"
@@ -205,6 +206,15 @@ class Gate:
             or not _is_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""))
         ):
             return 400, "this is for WebSockets alone"
+        asked = parse_qs(environ["QUERY_STRING"])
+        if (
+            environ["PATH_INFO"] != SOCKET
+            or asked.pop("EIO", None) != ["4"]
+            or asked.keys() - {"token", "transport", "t"}
+        ):
+            return 400, "this is for Engine.IO 4 alone"
+        if asked.get("transport") != ["websocket"]:
+            return 400, "there is no transport but websocket"
         room = environ.get("twin.room")
         if room is not None:
             patient = room()

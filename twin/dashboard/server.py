@@ -30,6 +30,7 @@ from twin.dashboard.openapi import openapi
 from twin.dashboard.pool import Pools, pool
 from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
+from twin.record.files import RecordError
 
 PER_SECOND, BURST = 10.0, 3.0
 """A client is told at most so many records a second, and so many at once after it was told none."""
@@ -64,6 +65,10 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     def refused(error: Refused) -> Response:
         return answer(error.body, error.status)
 
+    @app.errorhandler(RecordError)
+    def unreadable(error: RecordError) -> Response:
+        return answer(refusal(str(error)), 503)
+
     @app.errorhandler(HTTPException)
     def wrong(error: HTTPException) -> Response:
         return answer(refusal(error.name), error.code or 500)
@@ -91,6 +96,12 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     # Without a handler nobody may connect.
     events.on_event("connect", lambda _=None: None)
     return app, events
+
+
+def make_server(listener: socket.socket, access: Access, served: Served, limits: Limits) -> tuple[Server, SocketIO]:
+    """A server at `listener` with the gate before it, and what sends events to its clients."""
+    app, events = make_app(served)
+    return Server(listener, Gate(app, access, limits), limits, access.hosts[0]), events
 
 
 class Emitter:
@@ -130,11 +141,9 @@ def serve(
 
     `take` says what is served in place of what a feed tells of.
     """
-    limits = limits or Limits()
     # Hundreds of threads that do little.
     threading.stack_size(STACK_BYTES)
-    app, events = make_app(served)
-    server = Server(listener, Gate(app, access, limits), limits, access.hosts[0])
+    server, events = make_server(listener, access, served, limits or Limits())
 
     def listen(channel: socket.socket) -> None:
         emitter = Emitter(events)
