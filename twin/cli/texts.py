@@ -82,3 +82,21 @@ def part_and_time(text: str) -> tuple[float, float]:
     if needed < 1.0:
         raise argparse.ArgumentTypeError(f"{text!r}: a second at least has to be kept, such as 2:600")
     return value, needed
+
+
+def speed(text: str) -> float | None:
+    """Simulated seconds in a second, 0.1 to 100; None for `max`, as many as can be."""
+    if text == "max":
+        return None
+    value = finite(text)
+    if not 0.1 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a speed from 0.1 to 100, or max")
+    return value
+
+
+def port(text: str) -> int:
+    """A port that a program may listen at, or 0 for any that is free."""
+    value = whole(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a port from 0 to 65535; 0 takes one that is free")
+    return value

@@ -78,6 +78,10 @@ class Run(Protocol):
     def lost(self) -> int:
         """How many of them were never seen here, because the page was slower than the loop."""
 
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago the newest record came (ms); None before the first, and for a run that is stored."""
+
     def history(self, most: int) -> Sequence[Record]:
         """The newest records, at most `most` (1 to KEPT), oldest first."""
 
