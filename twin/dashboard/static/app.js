@@ -145,6 +145,9 @@ function draw(all) {
 function drawNow(all) {
   if (!shown.views.length) return;
   const those = shown.views.map((view) => view.run);
+  for (const run of those) {
+    if (beat % GRAPH_BEATS === 0) run.fill();
+  }
   transport.bounds({
     lengthNs: Math.max(...those.map((run) => run.lengthNs)),
     goesOn: those.some((run) => run.goesOn),
@@ -155,10 +158,12 @@ function drawNow(all) {
   transport.show();
   const now = when();
   const again = () => draw(true);
+  // One time axis for all.
+  const horizonNs = Math.max(...shown.views.map((view) => view.horizonNs(now)));
   shown.views.forEach((view, place) => {
     view.showState(shown.link === "up");
     view.showRecord(now, again);
-    if (all || beat % GRAPH_BEATS === 0) view.showGraphs(now, those[1 - place] ?? null, again);
+    if (all || beat % GRAPH_BEATS === 0) view.showGraphs(now, those[1 - place] ?? null, horizonNs, again);
   });
   shown.drawn = true;
 }

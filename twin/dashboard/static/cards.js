@@ -22,8 +22,9 @@ export class Value {
   }
 }
 
-export function card(title, ...children) {
-  return el("section", "card", { "aria-label": title }, el("h3", "", {}, title), ...children);
+export function card(title, pill, ...children) {
+  return el("section", "card", { "aria-label": title },
+    el("div", "title", {}, el("h3", "", {}, title), pill ? pill.root : ""), ...children);
 }
 
 /** A word with its shape; `tone` gives the colour, which is never alone. */
@@ -71,8 +72,8 @@ export class Cards {
     this.headroom = new Value("K");
     this.headroomOf = el("span", "of", {}, "");
     this.toLimit = new Meter();
-    this.actionNow = el("span", "text", {}, MISSING);
-    return card("Thermal Status", el("div", "lead", {}, this.hottest.root, this.hottestName, this.heat.root),
+    this.actionNow = el("span", "text two-lines", {}, MISSING);
+    return card("Thermal Status", this.heat, el("div", "lead", {}, this.hottest.root, this.hottestName),
       this.toLimit.root, row("Headroom", this.headroom.root, this.headroomOf), row("Action now", this.actionNow));
   }
 
@@ -83,20 +84,20 @@ export class Cards {
       const more = el("span", "of", {}, "");
       return { value, meter, more, root: el("div", "use", {}, el("span", "name", {}, name), value.root, more, meter.root) };
     });
-    return card("Resource Usage", ...this.uses.map((use) => use.root));
+    return card("Resource Usage", null, ...this.uses.map((use) => use.root));
   }
 
   power() {
-    this.total = new Value("W", "large");
-    this.rate = new Value("FPS", "large");
+    this.total = new Value("", "large");
+    this.rate = new Value("", "large");
     this.cpuPower = new Value("W");
     this.gpuPower = new Value("W");
     this.latency = new Value("ms");
-    return card("Power and Performance",
-      el("div", "pair", {}, el("div", "", {}, this.total.root, el("span", "of", {}, "CPU and GPU")),
-        el("div", "", {}, this.rate.root, el("span", "of", {}, "frames a second"))),
+    return card("Power and Performance", null,
+      el("div", "pair", {}, el("div", "", {}, this.total.root, el("span", "of", {}, "W, CPU and GPU")),
+        el("div", "", {}, this.rate.root, el("span", "of", {}, "FPS"))),
       row("CPU, GPU", el("span", "two", {}, this.cpuPower.root, this.gpuPower.root)),
-      row("Latency of a frame", this.latency.root));
+      row("Frame latency", this.latency.root));
   }
 
   decisions() {
@@ -107,9 +108,9 @@ export class Cards {
     this.authority = new Value("%");
     this.note = el("span", "of", {}, "");
     this.game = el("span", "text", {}, MISSING);
-    return card("Decisions", el("div", "lead", {}, this.action, this.meaning, this.source.root),
-      el("div", "row tall", {}, el("span", "name", {}, "Because"), this.reason),
-      row("Learner’s authority", this.authority.root, this.note), row("Game", this.game));
+    return card("Decisions", this.source, el("div", "lead", {}, this.action, this.meaning),
+      row("Authority", this.authority.root, this.note), row("Game", this.game),
+      el("div", "row tall", {}, el("span", "name", {}, "Because"), this.reason));
   }
 
   show(record) {
@@ -186,7 +187,7 @@ export class Cards {
     setAttribute(this.reason, "title", record?.reason || null);
     const learns = known(record?.authority_percent);
     this.authority.set(number(record?.authority_percent), "nobody learns in this run");
-    setText(this.note, learns ? "" : "no learner");
+    setText(this.note, learns ? "of the learner" : "no learner");
     const code = record?.game_state_code;
     setText(this.game, known(code) ? (GAME_STATES[code] ?? `state ${code}`) : MISSING);
     setAttribute(this.game, "title", known(code) ? null : whyMissing(record, "game_state_code"));

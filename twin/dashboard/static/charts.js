@@ -81,7 +81,7 @@ const over = {
     context.rect(area.left, area.top - 6, area.right - area.left, area.bottom - area.top + 6);
     context.clip();
     context.font = `11px ${Chart.defaults.font.family}`;
-    for (const limit of graph.limits) drawLimit(context, area, scales, limit);
+    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place));
     chart.data.datasets.forEach((set, place) => {
       if (chart.isDatasetVisible(place)) drawMarks(context, chart.getDatasetMeta(place), set);
     });
@@ -99,7 +99,7 @@ const over = {
   },
 };
 
-function drawLimit(context, area, scales, { value, colour, words, axis = "y" }) {
+function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place) {
   const y = Math.round(scales[axis].getPixelForValue(value)) + 0.5;
   if (y < area.top - 1 || y > area.bottom + 1) return;
   context.strokeStyle = palette[colour];
@@ -113,7 +113,13 @@ function drawLimit(context, area, scales, { value, colour, words, axis = "y" }) 
   context.fillStyle = palette[colour];
   context.textAlign = "left";
   context.textBaseline = "bottom";
-  context.fillText(words, area.left + 6, y - 1);
+  // Limits may lie close to each other, so their words stand side by side.
+  const x = area.left + 6 + 138 * place;
+  context.strokeStyle = palette.surface;
+  context.lineWidth = 3;
+  context.lineJoin = "round";
+  context.strokeText(words, x, y - 1);
+  context.fillText(words, x, y - 1);
 }
 
 function drawMarks(context, meta, set) {
@@ -145,6 +151,14 @@ function drawAhead(context, scales, { fromX, fromY, toX, toY, colour, mark }) {
   drawMark(context, mark, x - 5, y, 3.4, palette[colour], true);
 }
 
+/** A number on an axis, in few letters. */
+function short(value, digits) {
+  for (const [size, letter] of [[1e6, " M"], [1e4, " k"]]) {
+    if (Math.abs(value) >= size) return `${Number((value / (size === 1e4 ? 1e3 : size)).toFixed(1))}${letter}`;
+  }
+  return Number(value.toFixed(digits + 1)).toLocaleString("en");
+}
+
 function axis(side, { low, high, digits = 0, words, grid = true }) {
   return {
     position: side,
@@ -161,7 +175,7 @@ function axis(side, { low, high, digits = 0, words, grid = true }) {
     ticks: {
       maxTicksLimit: 6,
       padding: 6,
-      callback: (value) => `${Number(value.toFixed(digits + 1)).toLocaleString("en")}${words ? words : ""}`,
+      callback: (value) => `${short(value, digits)}${words ?? ""}`,
     },
   };
 }
@@ -233,7 +247,7 @@ export class TimeGraph extends Graph {
         type: "linear",
         border: { color: palette.grid },
         grid: { display: false },
-        ticks: { maxRotation: 0, autoSkipPadding: 24, maxTicksLimit: 7, callback: (value) => clock(value * 1e9, 0) },
+        ticks: { includeBounds: false, maxRotation: 0, autoSkipPadding: 24, maxTicksLimit: 7, callback: (value) => clock(value * 1e9, 0) },
       },
       y: axis("left", this.y),
     };
@@ -301,7 +315,7 @@ export class TimeGraph extends Graph {
    * Show these sources, `{name, frame}`, from `firstNs` to `lastNs`; values in the legend are those at `nowNs`. The
    * second source, if there is one, is the other run's, drawn with broken lines and hollow marks.
    */
-  show(sources, { firstNs, lastNs, nowNs, cursor, aheadNs = 0 }) {
+  show(sources, { firstNs, lastNs, nowNs, cursor, horizonNs = 0 }) {
     if (!this.chart) this.build();
     this.fit(sources);
     const { datasets } = this.chart.data;
@@ -328,7 +342,7 @@ export class TimeGraph extends Graph {
     this.cursor = cursor ? nowNs / 1e9 : null;
     const { x } = this.chart.options.scales;
     x.min = firstNs / 1e9;
-    x.max = (lastNs + aheadNs) / 1e9;
+    x.max = (lastNs + horizonNs) / 1e9;
     this.chart.update("none");
     this.describe(firstNs, nowNs);
     this.stale = false;
@@ -435,7 +449,7 @@ export class Portrait extends Graph {
     if (length) {
       const { x, y } = last.data[0];
       setAttribute(this.canvas, "aria-label",
-        `${this.title}: ${this.x.name} ${this.x.words(x)}, ${this.yOf.name} ${this.yOf.words(y)} now.`);
+        `${this.title}: ${this.x.name} ${this.x.said(x)}, ${this.yOf.name} ${this.yOf.said(y)} now.`);
     }
     return length > 0;
   }

@@ -62,19 +62,19 @@ export class Heartbeat extends Panel {
         series: [line("words looked at", "purple", "diamond", scaled("window_width", 1), count)],
       }),
       new TimeGraph({
-        title: "Heat", y: { low: 0 },
-        series: [line("of all words, in executions", "vermillion", "triangle", scaled("heat_total_q48", ONE_Q48),
+        title: "Heat of all words", y: { low: 0 },
+        series: [line("executions", "vermillion", "triangle", scaled("heat_total_q48", ONE_Q48),
           (value) => number(value, 0))],
       }),
       new TimeGraph({
         title: "Cache hits", y: { low: 0, high: 100, words: " %" },
-        series: [line("share of executions", "green", "down", hits, with_(1, "%"))],
+        series: [line("of executions", "green", "down", hits, with_(1, "%"))],
       }),
     ];
     this.portrait = new Portrait({
       title: "Phase portrait", colour: "blue",
-      x: { name: "load", of: load, words: with_(1, "%"), ...{ low: 0, high: 100 } },
-      y: { name: "interval", of: interval, words: with_(2, "ms"), low: 0, digits: 1 },
+      x: { name: "load", of: load, said: with_(1, "%"), words: " %", low: 0, high: 100 },
+      y: { name: "interval", of: interval, said: with_(2, "ms"), words: " ms", low: 0, digits: 1 },
     });
     this.body.append(el("div", "small-graphs", {}, ...this.graphs.map((graph) => graph.root), this.portrait.root));
   }

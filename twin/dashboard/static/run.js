@@ -79,7 +79,8 @@ export class Run {
     this.pool = null;
     this.lengthNs = 0;
     this.heardAt = performance.now();
-    this.shownCycle = null;
+    this.holes = false;
+    this.filling = false;
     this.trouble = "";
     this.update(about);
   }
@@ -106,7 +107,7 @@ export class Run {
       ask("/api/metrics/history", { run: this.id, n: KEPT }),
       ask("/api/metrics/latest", { run: this.id }),
     ]);
-    this.newest.fill(history.columns, history.rows);
+    this.newest.merge(history.columns, history.rows);
     this.insight = latest.insight ?? null;
     this.pool = latest.pool ?? null;
     this.about.state = latest.state ?? this.about.state;
@@ -114,11 +115,29 @@ export class Run {
   }
 
   hear(record, insight, lost) {
+    const before = this.newest.last;
     if (!this.newest.add(record)) return;
+    // More cycles than are told one by one, as of a run that is faster than time, are asked for together.
+    this.holes ||= before !== null && record.cycle !== before.cycle + 1;
     this.lengthNs = Math.max(this.lengthNs, record.time_ns);
     this.insight = insight ?? this.insight;
     this.lost = lost ?? this.lost;
     this.heardAt = performance.now();
+  }
+
+  /** Ask for the records that were not told, if there are any, and not more often than graphs are drawn. */
+  async fill() {
+    if (!this.holes || this.filling) return;
+    this.filling = true;
+    this.holes = false;
+    try {
+      const { columns, rows } = await ask("/api/metrics/history", { run: this.id, n: KEPT });
+      this.newest.merge(columns, rows);
+    } catch (refused) {
+      this.trouble = refused.message;
+    } finally {
+      this.filling = false;
+    }
   }
 
   /** The stretch from `firstNs` to `lastNs` for graphs, with what is there until the rest has come. */

@@ -46,8 +46,16 @@ export class Newest {
     this.frame = null;
   }
 
-  fill(columns, rows) {
-    this.rows = rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
+  /** Take in a history: what is older or newer than it stays. */
+  merge(columns, rows) {
+    const records = rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
+    if (!records.length) return;
+    const first = records[0].time_ns;
+    const last = records.at(-1).time_ns;
+    // Older records that do not reach up to it would leave a hole.
+    const older = this.rows.some((row) => row.time_ns >= first) ? this.rows.filter((row) => row.time_ns < first) : [];
+    const newer = this.rows.filter((row) => row.time_ns > last);
+    this.rows = [...older, ...records, ...newer].slice(-KEPT);
     this.frame = null;
   }
 

@@ -21,7 +21,8 @@ export class Transport {
     this.scrub = el("input", "", { type: "range", min: "0", max: "0", step: "1", value: "0", "aria-label": "Time of the run" });
     this.scrub.addEventListener("input", () => this.go(Number(this.scrub.value) * 1e6));
     this.time = el("output", "time", {}, "");
-    this.live = this.button("newest", "Newest", () => this.follow(), true);
+    this.live = this.button("newest", "End", () => this.follow(), true);
+    this.liveWord = this.live.lastChild;
     this.pick = el("select", "", { "aria-label": "Speed" }, ...SPEEDS.map((speed) => el("option", "", { value: speed, selected: speed === 1 }, `${speed}×`)));
     this.pick.addEventListener("change", () => {
       this.speed = Number(this.pick.value);
@@ -122,6 +123,10 @@ export class Transport {
     const name = this.playing ? "Pause" : "Play";
     setAttribute(this.toggle, "aria-label", name);
     setAttribute(this.toggle, "title", name);
+    const end = this.goesOn ? "Live" : "End";
+    if (this.liveWord.data !== end) this.liveWord.data = end;
+    setAttribute(this.live, "title", this.goesOn ? "Follow the newest record" : "To the end");
+    setAttribute(this.live, "aria-label", end);
     setAttribute(this.live, "aria-pressed", String(this.following));
   }
 

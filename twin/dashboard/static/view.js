@@ -64,8 +64,9 @@ export class RunView {
   }
 
   temperatures(about) {
+    const forecast = about.learns ? about.forecast_ms : 0;
     const graph = new TimeGraph({
-      title: "Temperatures", className: "wide", note: "broken: what is expected ahead", y: { words: " °C", low: 20, high: 60 },
+      title: "Temperatures", className: "wide", note: forecast ? `dashed: the forecast, ${span(forecast)} ahead` : "", y: { words: " °C", low: 20, high: 60 },
       series: about.sensors.map(({ name }, place) => ({
         name, colour: COLOURS[place % COLOURS.length], mark: MARKS[place % MARKS.length], of: degrees(`${name}_worst_millicelsius`),
         words: said(1, "°C"),
@@ -139,7 +140,7 @@ export class RunView {
   }
 
   /** The graphs that are seen. `other` is the run beside this one, which some of them may draw too. */
-  showGraphs(when, other, changed) {
+  showGraphs(when, other, horizonNs, changed) {
     const frame = this.run.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
     const others = other && this.overlaid.size ? other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed) : null;
     const key = `${frame.lastNs} ${frame.times.length} ${when.firstNs} ${when.nowNs} ${others?.lastNs}`;
@@ -147,12 +148,12 @@ export class RunView {
     this.shownKey = key;
     const heartless = this.heartbeat.why_(frame);
     this.heartbeat.nothing(heartless);
-    this.expect(frame, when);
+    this.expect();
     for (const graph of this.graphs) {
       if (!graph.visible || !(moved || graph.stale)) continue;
       const sources = [{ name: this.run.about.name, frame }];
       if (others && this.overlaid.has(graph)) sources.push({ name: other.about.name, frame: others });
-      graph.show(sources, { ...when, aheadNs: graph === this.heat ? this.horizonNs(when) : 0 });
+      graph.show(sources, { ...when, horizonNs: graph === this.heat ? horizonNs : 0 });
     }
     const { portrait } = this.heartbeat;
     if (portrait.visible && (moved || portrait.stale)) portrait.show(frame, when.firstNs, when.nowNs);
@@ -165,7 +166,7 @@ export class RunView {
     return this.run.about.learns && ns && when.nowNs + ns > when.lastNs ? when.nowNs + ns - when.lastNs : 0;
   }
 
-  expect(frame, when) {
+  expect() {
     const { about } = this.run;
     const { record } = this;
     const ns = (about.forecast_ms ?? 0) * 1e6;
