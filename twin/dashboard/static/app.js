@@ -10,9 +10,13 @@ import { themeSwitch } from "./theme.js";
 import { Transport } from "./transport.js";
 import { RunView } from "./view.js";
 
-/** Values are written four times a second, which is as fast as they can be read, and graphs at every second time. */
+/**
+ * What costs is a frame, whatever changes in it. So everything is drawn at once, twice a second, and in between only
+ * while a record plays; graphs of the panels, at every second time.
+ */
 const BEAT_MS = 250;
-const GRAPH_BEATS = 2;
+const FOLLOW_BEATS = 2;
+const PANEL_BEATS = 4;
 const EXPERIMENTS_MS = 2_000;
 
 const at = (id) => document.getElementById(id);
@@ -145,9 +149,7 @@ function draw(all) {
 function drawNow(all) {
   if (!shown.views.length) return;
   const those = shown.views.map((view) => view.run);
-  for (const run of those) {
-    if (beat % GRAPH_BEATS === 0) run.fill();
-  }
+  for (const run of those) run.fill();
   transport.bounds({
     lengthNs: Math.max(...those.map((run) => run.lengthNs)),
     goesOn: those.some((run) => run.goesOn),
@@ -163,7 +165,7 @@ function drawNow(all) {
   shown.views.forEach((view, place) => {
     view.showState(shown.link === "up");
     view.showRecord(now, again);
-    if (all || beat % GRAPH_BEATS === 0) view.showGraphs(now, those[1 - place] ?? null, horizonNs, again);
+    view.showGraphs(now, those[1 - place] ?? null, horizonNs, all || beat % PANEL_BEATS === 0, again);
   });
   shown.drawn = true;
 }
@@ -223,7 +225,7 @@ async function start() {
   listenAll();
   window.setInterval(() => {
     beat += 1;
-    draw(false);
+    if (transport.playing || beat % FOLLOW_BEATS === 0) draw(false);
   }, BEAT_MS);
   window.setInterval(async () => {
     if (document.hidden || shown.link !== "up" || at("experiments").hidden) return;

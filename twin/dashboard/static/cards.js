@@ -183,8 +183,9 @@ export class Cards {
     setText(this.meaning, ACTIONS[record?.action] ?? "");
     const source = SOURCES[record?.source] ?? { words: record?.source || MISSING, tone: "calm", shape: "unknown" };
     this.source.set({ word: source.words, shape: source.shape, tone: source.tone });
-    setText(this.reason, record?.reason || MISSING);
-    setAttribute(this.reason, "title", record?.reason || null);
+    const why = record?.source === "shield" ? `shield: ${record.shield_changed}` : record?.reason;
+    setText(this.reason, why || MISSING);
+    setAttribute(this.reason, "title", why || null);
     const learns = known(record?.authority_percent);
     this.authority.set(number(record?.authority_percent), "nobody learns in this run");
     setText(this.note, learns ? "of the learner" : "no learner");

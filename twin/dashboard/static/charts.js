@@ -26,12 +26,16 @@ export function readColours() {
 const charts = new Set();
 
 /** Stop drawing what is not seen. */
-const seen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    target.graph.visible = isIntersecting;
-    if (isIntersecting) target.graph.stale = true;
-  }
-});
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      target.graph.visible = isIntersecting;
+      if (isIntersecting) target.graph.stale = true;
+    }
+  },
+  // Behind the bars above and below nothing is seen.
+  { rootMargin: "-50px 0px -50px 0px" },
+);
 
 /** One of the eight marks around a point, hollow for what is not measured. */
 export function drawMark(context, mark, x, y, size, colour, hollow = false) {
@@ -153,32 +157,101 @@ function drawAhead(context, scales, { fromX, fromY, toX, toY, colour, mark }) {
 
 /** A number on an axis, in few letters. */
 function short(value, digits) {
-  for (const [size, letter] of [[1e6, " M"], [1e4, " k"]]) {
-    if (Math.abs(value) >= size) return `${Number((value / (size === 1e4 ? 1e3 : size)).toFixed(1))}${letter}`;
+  for (const [size, scale, letter] of [[1e6, 1e6, " M"], [1e4, 1e3, " k"]]) {
+    if (Math.abs(value) >= size) return `${Number((value / scale).toFixed(1))}${letter}`;
   }
-  return Number(value.toFixed(digits + 1)).toLocaleString("en");
+  return `${Number(value.toFixed(digits + 1))}`.replace("-", "−");
 }
 
-function axis(side, { low, high, digits = 0, words, grid = true }) {
+const STEPS_SECONDS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400];
+
+/** The step between ticks, where there is room for so many of them. */
+function step(span, most, isTime) {
+  const least = span / Math.max(1, most);
+  if (isTime) return STEPS_SECONDS.find((one) => one >= least) ?? Math.ceil(least / 86_400) * 86_400;
+  const power = 10 ** Math.floor(Math.log10(least));
+  return power * [1, 2, 5, 10].find((one) => one * power >= least * 0.999);
+}
+
+/**
+ * An axis of a size that is known beforehand: numbers are not measured each time, and nothing moves when they get
+ * longer. With `ruler.ends` it reaches to full steps, else its ends are those that it is given.
+ */
+class Ruler extends Chart.LinearScale {
+  determineDataLimits() {
+    const { min, max } = this.getMinMax(true);
+    const { ruler, min: least, max: most, suggestedMin, suggestedMax } = this.options;
+    let low = Math.min(Number.isFinite(min) ? min : Infinity, suggestedMin ?? Infinity);
+    let high = Math.max(Number.isFinite(max) ? max : -Infinity, suggestedMax ?? -Infinity);
+    if (!Number.isFinite(low)) low = 0;
+    if (!(high > low)) high = low + 1;
+    if (ruler.ends) {
+      const each = step(high - low, ruler.most, false);
+      low = Math.floor(low / each + 1e-6) * each;
+      high = Math.ceil(high / each - 1e-6) * each;
+    }
+    this.min = least ?? low;
+    this.max = most ?? high;
+  }
+
+  buildTicks() {
+    const { ruler } = this.options;
+    const room = this.isHorizontal() ? this.chart.width / 74 : ruler.most;
+    const each = step(this.max - this.min, Math.min(ruler.most, room), ruler.time);
+    const ticks = [];
+    for (let i = Math.ceil(this.min / each - 1e-6); i * each <= this.max + each * 1e-6; i += 1) ticks.push({ value: i * each });
+    return ticks;
+  }
+
+  fit() {
+    if (this.isHorizontal()) {
+      this.width = this.maxWidth;
+      this.height = 22;
+    } else {
+      this.width = AXIS_WIDTH;
+      this.height = this.maxHeight;
+    }
+    this.paddingTop = 0;
+    this.paddingBottom = 0;
+    this.paddingLeft = 0;
+    this.paddingRight = 0;
+  }
+
+  _getLabelSizes() {
+    return SIZES;
+  }
+}
+
+Ruler.id = "ruler";
+Ruler.defaults = Chart.LinearScale.defaults;
+const SIZE = { width: 24, height: 11 };
+const SIZES = { first: SIZE, last: SIZE, widest: SIZE, highest: SIZE, widths: [], heights: [] };
+Chart.register(Ruler);
+
+/** The settings of an axis of numbers. */
+function axis(side, { low, high, digits = 0, words = "", grid = true, most = 6 }) {
   return {
+    type: "ruler",
+    ruler: { ends: true, most },
     position: side,
     suggestedMin: low,
     suggestedMax: high,
-    grace: low === undefined ? "8%" : 0,
     border: { display: false },
     grid: { drawOnChartArea: grid, drawTicks: false },
-    title: { display: false },
-    // Of one width, whatever the numbers: all graphs begin at one line, and none moves while it is drawn.
-    afterFit: (scale) => {
-      scale.width = AXIS_WIDTH;
-    },
-    ticks: {
-      maxTicksLimit: 6,
-      padding: 6,
-      callback: (value) => `${short(value, digits)}${words ?? ""}`,
-    },
+    ticks: { autoSkip: false, minRotation: 0, maxRotation: 0, padding: 6, callback: (value) => `${short(value, digits)}${words}` },
   };
 }
+
+/** The settings of an axis of the run's time, in seconds. */
+const timeAxis = () => ({
+  type: "ruler",
+  ruler: { ends: false, most: 8, time: true },
+  grid: { display: false },
+  ticks: { autoSkip: false, minRotation: 0, maxRotation: 0, callback: (value) => clock(value * 1e9, value % 1 ? 1 : 0) },
+});
+
+/** Of the library's own additions those that are not used, which would be asked at every turn. */
+const WITHOUT = { legend: false, title: false, subtitle: false, filler: false, decimation: false, colors: false };
 
 /** What is common to all graphs: a heading, a legend that has the values in it, and the canvas. */
 class Graph {
@@ -243,12 +316,7 @@ export class TimeGraph extends Graph {
 
   build() {
     const scales = {
-      x: {
-        type: "linear",
-        border: { color: palette.grid },
-        grid: { display: false },
-        ticks: { includeBounds: false, maxRotation: 0, autoSkipPadding: 24, maxTicksLimit: 7, callback: (value) => clock(value * 1e9, 0) },
-      },
+      x: timeAxis(),
       y: axis("left", this.y),
     };
     if (this.y1) scales.y1 = axis("right", { ...this.y1, grid: false });
@@ -268,7 +336,7 @@ export class TimeGraph extends Graph {
         elements: { line: { borderWidth: 1.8, tension: 0 }, point: { radius: 0, hitRadius: 0, hoverRadius: 3 } },
         scales,
         plugins: {
-          legend: { display: false },
+          ...WITHOUT,
           tooltip: {
             displayColors: false,
             callbacks: {
@@ -396,20 +464,14 @@ export class Portrait extends Graph {
   }
 
   build() {
-    const scale = (one) => ({
-      ...axis("left", one), position: undefined, type: "linear",
-    });
-    const x = scale(this.x);
-    delete x.afterFit;
-    x.ticks.maxRotation = 0;
     this.chart = new Chart(this.canvas, {
       type: "line",
       data: { datasets: [{ data: [], borderWidth: 1, pointRadius: 1.6 }, { data: [], pointRadius: 5, pointStyle: "rect" }] },
       options: {
         animation: false, parsing: false, responsive: true, maintainAspectRatio: false, resizeDelay: 100, events: [],
         layout: { padding: { top: 6, right: 8 } },
-        scales: { x: { ...x, position: "bottom" }, y: { ...scale(this.yOf), position: "left" } },
-        plugins: { legend: { display: false }, tooltip: { enabled: false } },
+        scales: { x: axis("bottom", this.x), y: axis("left", this.yOf) },
+        plugins: { ...WITHOUT, tooltip: false },
       },
     });
     this.recolour();

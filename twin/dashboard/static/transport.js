@@ -109,12 +109,19 @@ export class Transport {
     if (this.difference.hidden === several) this.difference.hidden = !several;
   }
 
-  show() {
-    const length = String(Math.ceil(this.lengthNs / 1e6));
-    setAttribute(this.scrub, "max", length);
+  /** The slider as long as the run. While it is followed it stands at its end, and is seldom drawn anew. */
+  slide() {
+    const now = performance.now();
+    if (this.following && this.slidAt && now - this.slidAt < 5_000) return;
+    this.slidAt = this.following ? now : 0;
+    setAttribute(this.scrub, "step", String(Math.max(1, Math.round(this.periodNs / 1e6))));
+    setAttribute(this.scrub, "max", String(Math.ceil(this.lengthNs / 1e6)));
     const value = String(Math.round(this.ns / 1e6));
     if (this.scrub.value !== value) this.scrub.value = value;
-    setAttribute(this.scrub, "step", String(Math.max(1, Math.round(this.periodNs / 1e6))));
+  }
+
+  show() {
+    this.slide();
     const words = `${clock(this.ns)} of ${clock(this.lengthNs)}`;
     setText(this.time, words);
     // A slider that is followed would be read out all the time.

@@ -139,24 +139,25 @@ export class RunView {
     setAttribute(this.root, "data-time", record ? String(record.time_ns) : null);
   }
 
-  /** The graphs that are seen. `other` is the run beside this one, which some of them may draw too. */
-  showGraphs(when, other, horizonNs, changed) {
+  /** The graphs that are seen, those of the panels if `all` are due. `other` is the run beside this one, which some of them may draw too. */
+  showGraphs(when, other, horizonNs, all, changed) {
     const frame = this.run.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
     const others = other && this.overlaid.size ? other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed) : null;
     const key = `${frame.lastNs} ${frame.times.length} ${when.firstNs} ${when.nowNs} ${others?.lastNs}`;
     const moved = this.shownKey !== key;
-    this.shownKey = key;
+    // What is not due now is due later.
+    if (all) this.shownKey = key;
     const heartless = this.heartbeat.why_(frame);
     this.heartbeat.nothing(heartless);
     this.expect();
     for (const graph of this.graphs) {
-      if (!graph.visible || !(moved || graph.stale)) continue;
+      if (!graph.visible || !(moved || graph.stale) || !(all || graph === this.heat || graph === this.use)) continue;
       const sources = [{ name: this.run.about.name, frame }];
       if (others && this.overlaid.has(graph)) sources.push({ name: other.about.name, frame: others });
       graph.show(sources, { ...when, horizonNs: graph === this.heat ? horizonNs : 0 });
     }
     const { portrait } = this.heartbeat;
-    if (portrait.visible && (moved || portrait.stale)) portrait.show(frame, when.firstNs, when.nowNs);
+    if (all && portrait.visible && (moved || portrait.stale)) portrait.show(frame, when.firstNs, when.nowNs);
     if (this.shield.open) this.shield.list(frame, when.firstNs, when.nowNs);
   }
 
