@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from twin.dashboard.runs import KEPT, POINTS, About, Output, Record, Sensor, State, Value
+from twin.dashboard.runs import KEPT, POINTS, About, Output, Record, Sensor, State, Value, forecast_ms
 from twin.record.files import RecordInputError
 from twin.record.rundir import CONTROL, MANIFEST, SCENARIO, SEAM_LOG, TICKS, RunDirectory
 from twin.record.seamfollow import SeamFollower
@@ -269,6 +269,7 @@ def about(header: SeamHeader, run_id: str, name: str, path: Path, origin: Origin
         period_ms=scenario.control.period_ms,
         duration_ms=scenario.duration_ms,
         learns=scenario.learn.enabled,
+        forecast_ms=forecast_ms(scenario),
         sensors=tuple(Sensor(each.name, round(each.limit_celsius * 1_000)) for each in scenario.machine.sensors),
         outputs=tuple(Output(limit.name, limit.minimum, limit.maximum) for limit in header.limits),
         columns=(),
