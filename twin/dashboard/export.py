@@ -13,8 +13,8 @@ from twin.dashboard.runs import Record, Value
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 PIECE = 1 << 16
 """Characters that are sent at a time."""
-_ACTIVE = ("=", "+", "-", "@", "\t", "\r")
-"""What a text begins with that a spreadsheet would take for a formula."""
+_ACTIVE = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a text begins with that a spreadsheet would take for a formula; the last four are wide letters."""
 _QUOTED = frozenset(',"\n\r')
 
 

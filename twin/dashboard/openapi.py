@@ -60,8 +60,8 @@ SCHEMAS: Mapping[str, Json] = {
         id=TEXT, name=TEXT, origin={"type": "string", "enum": ["live", "replayed", "recorded"]}, backend=TEXT,
         scenario=TEXT, seed=WHOLE, config=TEXT, law=TEXT, machine=TEXT, run_dir=TEXT, period_ms=WHOLE,
         duration_ms=WHOLE, learns=YES, sensors=_list(_object(name=TEXT, limit_millicelsius=WHOLE)),
-        outputs=_list(_object(name=TEXT, least=WHOLE, most=WHOLE)), columns=_list(TEXT), forecast_ms=WHOLE, state=_ref("State"),
-        cycles=WHOLE, lost=WHOLE, age_ms=_or_null(WHOLE),
+        outputs=_list(_object(name=TEXT, least=WHOLE, most=WHOLE)), columns=_list(TEXT), forecast_ms=WHOLE,
+        state=_ref("State"), cycles=WHOLE, lost=WHOLE, age_ms=_or_null(WHOLE),
     ),
     "Insight": _named(_named({"type": ["number", "null"]})),
     "Pool": _object(
