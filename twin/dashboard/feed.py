@@ -73,7 +73,7 @@ class Feed:
             else:
                 values = tick.tolist()
                 row += [values[column] for column in _TICK_COLUMNS]
-            self._send((RECORD, self.dropped, row, None if self._insight is None else self._insight()))
+            self._send((RECORD, self.dropped, row, self._thought()))
         except Exception as error:  # whatever is wrong with the page is nothing to the run
             self._lose(f"the page gets no more records: {type(error).__name__}: {error}")
 
@@ -88,6 +88,17 @@ class Feed:
         finally:
             self.over = True
             self._channel.close()
+
+    def _thought(self) -> Insight | None:
+        """What the learner thinks. One that cannot tell is not asked again."""
+        if self._insight is None:
+            return None
+        try:
+            return self._insight()
+        except Exception as error:  # whatever is wrong with the learner, the record is told
+            log.warning("the learner cannot tell what it thinks: %s: %s", type(error).__name__, error)
+            self._insight = None
+            return None
 
     def _send(self, message: tuple[Any, ...]) -> bool:
         """Whether there was room for it."""
