@@ -56,7 +56,7 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     app = Flask("twin.dashboard", static_folder=None)
     pools = Pools()
     for routes in (
-        api(served), compared(served), experiments(served), export(served), pool(served, pools),
+        api(served, pools), compared(served), experiments(served), export(served), pool(served, pools),
         prometheus(served, pools), openapi(),
     ):  # fmt: skip
         app.register_blueprint(routes)
