@@ -110,6 +110,11 @@ class Dashboard:
             time.sleep(0.1)
         raise AssertionError(f"it did not come to that: {self.runs()}")
 
+    def children(self) -> list[int]:
+        """The processes that it has started."""
+        of_threads = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(child) for each in of_threads for child in each.read_text().split()]
+
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
         """Status, the rest of the output, and what was said on standard error."""
         self._process.send_signal(number)

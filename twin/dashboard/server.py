@@ -118,11 +118,15 @@ class Emitter:
         if run.state != self._state:
             self._state = run.state
             self._events.emit("run", {"run": described(run)})
+            # With the last record, whatever was told just before.
+            self._allowed = max(self._allowed, 1.0)
         now = time.monotonic()
         self._allowed = min(BURST, self._allowed + (now - self._since) * PER_SECOND)
         self._since = now
+        if self._allowed < 1.0:
+            return
         newest = run.history(1)
-        if newest and self._allowed >= 1.0:
+        if newest:
             self._allowed -= 1.0
             event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
             self._events.emit("metrics", event)
