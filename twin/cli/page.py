@@ -68,7 +68,8 @@ class Page:
     def __init__(self, listener: socket.socket, access: Access) -> None:
         self._listener = listener
         self._access = access
-        self._process = 0
+        self.process = 0
+        """The page's, once it has begun."""
         self.link = link(access)
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None, errors: Path) -> Feed:
@@ -82,7 +83,7 @@ class Page:
             descriptors = (self._listener.fileno(), theirs.fileno())
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
-            self._process = os.posix_spawn(
+            self.process = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "twin.dashboard.server", *map(str, descriptors)],
                 # Hundreds of threads would each have a heap of their own.
@@ -101,7 +102,7 @@ class Page:
     def end(self) -> None:
         """Let go of the process, which ends by itself a moment after its feed."""
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._process, os.WNOHANG)
+            os.waitpid(self.process, os.WNOHANG)
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:

@@ -37,6 +37,7 @@ PER_SECOND, BURST = 10.0, 3.0
 LINGER_SECONDS = 2.0
 """So long the page can still be read when its run is over."""
 STACK_BYTES = 1 << 20
+NICE = 10
 
 
 class _Json:
@@ -181,6 +182,8 @@ def main(arguments: Sequence[str]) -> int:
     """The process beside a run; `arguments` are the descriptors of the listener and of the feed."""
     # Ctrl-C is for the run; the feed's end is what ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where there are too few processors, the run comes first.
+    os.nice(NICE)
     listener, feed = (socket.socket(fileno=int(text)) for text in arguments)
     access, limits = heard(feed.recv(HELLO_BYTES))
     serve(listener, access, Served(), [feed], limits)
