@@ -167,7 +167,10 @@ function drawNow(all) {
     view.showRecord(now, again);
     view.showGraphs(now, those[1 - place] ?? null, horizonNs, all || beat % PANEL_BEATS === 0, again);
   });
-  shown.drawn = true;
+  if (!shown.drawn && shown.views.some((view) => view.record)) {
+    shown.drawn = true;
+    performance.mark("first-values");
+  }
 }
 
 async function toDifference() {

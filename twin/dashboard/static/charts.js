@@ -25,12 +25,12 @@ export function readColours() {
 
 const charts = new Set();
 
-/** Stop drawing what is not seen. */
-const seen = new IntersectionObserver(
+/** What is not seen is not drawn: `of` an element watched is told whether it is `visible`. */
+export const seen = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
-      target.graph.visible = isIntersecting;
-      if (isIntersecting) target.graph.stale = true;
+      target.of.visible = isIntersecting;
+      if (isIntersecting) target.of.stale = true;
     }
   },
   // Behind the bars above and below nothing is seen.
@@ -264,7 +264,7 @@ class Graph {
     const id = unique("graph");
     this.legend = el("ul", "legend");
     this.canvas = el("canvas", "", { role: "img", "aria-label": title, tabindex: "-1" });
-    this.canvas.graph = this;
+    this.canvas.of = this;
     this.empty = el("p", "empty", { hidden: true });
     this.tools = el("span", "tools");
     this.root = el("figure", `graph ${className}`, { "aria-labelledby": id },
