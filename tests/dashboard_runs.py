@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 from commands import command
 from running import Kept
@@ -59,3 +66,52 @@ def told(*overrides: str, scenario: str = "gaming") -> list[Row]:
     controller = make_controller(loaded, backend.hardware.limits)
     Loop(backend.env, backend.hardware, loaded, controller, Kept(), None, watcher).run()
     return watcher.records
+
+
+class Dashboard:
+    """`twin dashboard` in a process of its own, asked as a program would ask it. A context manager."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "twin", "dashboard", *map(str, arguments), "--port", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self.first_line = self._process.stdout.readline()
+        url = json.loads(self.first_line)["url"] if self.first_line.startswith("{") else self.first_line
+        self._address, _, self._token = url.strip().partition("/?token=")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def get(self, path: str, **parameters: object) -> bytes:
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        asked = Request(f"{self._address}{path}{query}", headers={"Authorization": f"Bearer {self._token}"})
+        with urlopen(asked) as response:
+            content: bytes = response.read()
+        return content
+
+    def json(self, path: str, **parameters: object) -> Any:
+        return json.loads(self.get(path, **parameters))
+
+    def runs(self) -> dict[str, Row]:
+        return {run["id"]: run for run in self.json("/api/runs")["runs"]}
+
+    def wait_for(self, reached: Callable[[], object]) -> None:
+        """Until it is so. Whoever tests gives up after a while, which is no timing that is asserted."""
+        for _ in range(600):
+            if reached():
+                return
+            assert self._process.poll() is None, self.end(signal.SIGTERM)
+            time.sleep(0.1)
+        raise AssertionError(f"it did not come to that: {self.runs()}")
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        """Status, the rest of the output, and what was said on standard error."""
+        self._process.send_signal(number)
+        out, err = self._process.communicate()
+        return self._process.returncode, out, err

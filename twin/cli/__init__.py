@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from twin import __version__
 from twin.cli.fitting import add_fitting
-from twin.cli.paging import add_page
+from twin.cli.pagewords import add_page
 from twin.cli.texts import file as _file
 from twin.cli.texts import folder as _folder
 from twin.cli.texts import part_and_time as _part_and_time
@@ -185,8 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--wave2", action="store_true", help="--crystal --neural --dashboard")
     run.add_argument("--dashboard", action="store_true", help="show the run in a browser while it goes on")
     run.add_argument(
-        "--speed", metavar="N", type=_speed, default=1.0,
-        help="with --dashboard: simulated seconds in a second, up to 100, or max (default: 1)",
+        "--speed", metavar="N", type=_speed,
+        help="with --dashboard: simulated seconds in a second, 0.1 to 100, or max (default: 1)",
     )  # fmt: skip
     add_page(run)
 

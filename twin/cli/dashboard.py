@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import twin
 from twin import __version__
 from twin.cli import DONE, InputError, output
-from twin.cli.page import Page, listening
+from twin.cli.paging import link, listening
 from twin.dashboard.answers import Served
 from twin.dashboard.live import LiveRun
 from twin.dashboard.replayed import ReplayedRun
@@ -58,45 +58,58 @@ class Asked:
 
 def main(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    asked = checked([Path(each) for each in options.run])
-    options.dashboard = True
-    with listening(options) as page, _until_interrupted() as over:
-        assert page is not None
+    asked, wrong = checked([Path(each) for each in options.run])
+    with contextlib.ExitStack() as stack:
+        try:
+            listener, access = stack.enter_context(listening(options))
+        except InputError as error:
+            raise _all_wrong([*wrong, str(error)]) from None
+        if wrong:
+            raise _all_wrong(wrong)
+        over = stack.enter_context(_until_interrupted())
         for each in asked:
             if each.note:
                 print(f"twin: {each.path}: {each.note}", file=sys.stderr)
-        _announce(options, page, asked)
-        with _replays([each for each in asked if each.replays]) as (feeds, folders):
-            _serve(page, asked, feeds, folders, over)
+        _announce(options, link(access), asked)
+        feeds, folders = stack.enter_context(_replays([each for each in asked if each.replays]))
+        # Imported here: whoever named something wrong need not wait for it.
+        from twin.dashboard.server import serve
+
+        served, take = _served(asked, folders)
+        serve(listener, access, served, feeds, until=over, take=take)
     return DONE
 
 
-def _serve(
-    page: Page, asked: Sequence[Asked], feeds: Sequence[socket.socket], folders: dict[str, Path], over: threading.Event
-) -> None:
-    # Imported here: whoever named something wrong need not wait for it.
-    from twin.dashboard.server import Access, serve
+def _all_wrong(wrong: Sequence[str]) -> InputError:
+    if len(wrong) == 1:
+        return InputError(wrong[0])
+    return InputError("\n".join([f"{len(wrong)} errors", *(f"  - {each}" for each in wrong)]))
 
+
+def _served(asked: Sequence[Asked], folders: dict[str, Path]) -> tuple[Served, Callable[[LiveRun], Run]]:
+    """What is served from the beginning, and what takes the place of a run of which a replay tells."""
+    from twin.dashboard.experiments import Experiment
+
+    served = Served()
     tables = {each.id: each.tables for each in asked}
+    for each in asked:
+        if each.tables is not None:
+            served.add(each.tables)
+        elif each.is_experiment:
+            served.experiments.append(Experiment(each.id, each.path))
 
     def take(live: LiveRun) -> Run:
         name = live.about.id
         return ReplayedRun(live, tables[name], folders.get(name))
 
-    served = Served()
-    for each in asked:
-        if each.tables is not None:
-            served.add(each.tables)
-        elif each.is_experiment:
-            served.experiments[each.id] = each.path
-    serve(page.listener, Access(page.token, page.hosts), served, feeds, over, take)
+    return served, take
 
 
-def _announce(options: argparse.Namespace, page: Page, asked: Sequence[Asked]) -> None:
+def _announce(options: argparse.Namespace, url: str, asked: Sequence[Asked]) -> None:
     if not options.json:
-        print(page.url, flush=True)
+        print(url, flush=True)
         return
-    print(page.url, file=sys.stderr, flush=True)
+    print(url, file=sys.stderr, flush=True)
 
     def named(experiments: bool) -> list[dict[str, Any]]:
         return [
@@ -105,12 +118,12 @@ def _announce(options: argparse.Namespace, page: Page, asked: Sequence[Asked]) -
             if each.is_experiment == experiments
         ]
 
-    output.print_json({"url": page.url, "runs": named(False), "experiments": named(True)})
+    output.print_json({"url": url, "runs": named(False), "experiments": named(True)})
     sys.stdout.flush()
 
 
-def checked(paths: Sequence[Path]) -> list[Asked]:
-    """What is in these directories. Raises `InputError` with everything that is wrong."""
+def checked(paths: Sequence[Path]) -> tuple[list[Asked], list[str]]:
+    """What is in these directories, and a sentence for each that cannot be shown."""
     wrong = [] if len(paths) <= MOST_RUNS else [f"{len(paths)} directories are named; at most {MOST_RUNS} are shown"]
     found: list[Asked] = []
     for path in paths[:MOST_RUNS]:
@@ -118,11 +131,7 @@ def checked(paths: Sequence[Path]) -> list[Asked]:
             found.append(_looked_at(path, {each.id for each in found}))
         except (RecordError, ScenarioError, InputError) as error:
             wrong.append(str(error))
-    if len(wrong) == 1:
-        raise InputError(wrong[0])
-    if wrong:
-        raise InputError("\n".join([f"{len(wrong)} errors", *(f"  - {each}" for each in wrong)]))
-    return found
+    return found, wrong
 
 
 def _looked_at(path: Path, taken: set[str]) -> Asked:

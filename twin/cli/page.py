@@ -6,30 +6,28 @@ import argparse
 import contextlib
 import logging
 import os
-import secrets
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
+from math import isinf
 from pathlib import Path
 
 import twin
 from hardware.interface import Hardware
-from twin.cli import InputError
+from twin.cli.paging import link, listening
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.dashboard.feed import Feed, Insight, columns
+from twin.dashboard.gate import Access, hello
 from twin.dashboard.runs import About, Output, Sensor, forecast_ms
 from twin.kernels import Integers
+from twin.record import rundir
+from twin.record.files import failure
 from twin.scenario import Scenario
 from twin.telemetry import Watcher
 
 log = logging.getLogger("twin")
-
-NEEDED = ("flask", "flask_socketio", "simple_websocket", "werkzeug")
-"""What the extra `dashboard` brings."""
-LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 class Watchers:
@@ -67,35 +65,43 @@ class Pace:
 class Page:
     """An address that is taken, and the process that serves the page there once a run begins."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        host, port = listener.getsockname()[:2]
-        self.listener = listener
-        self.token = secrets.token_urlsafe(32)
-        self.hosts = (f"{host}:{port}", f"localhost:{port}")
-        self.url = f"http://{host}:{port}/?token={self.token}"
+    def __init__(self, listener: socket.socket, access: Access) -> None:
+        self._listener = listener
+        self._access = access
+        self._process = 0
+        self.link = link(access)
 
-    def begin(self, about: About, insight: Callable[[], Insight | None] | None) -> Feed:
-        """Start the process, and tell it of the run."""
+    def begin(self, about: About, insight: Callable[[], Insight | None] | None, errors: Path) -> Feed:
+        """Start the process, and tell it of the run. What goes wrong there is added to the file `errors`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            ours.send("\n".join((self.token, *self.hosts)).encode())
+            ours.send(hello(self._access))
             package = str(Path(twin.__file__).parent.parent)
-            path = os.pathsep.join([package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-            listener, feed = self.listener.fileno(), theirs.fileno()
-            os.set_inheritable(listener, True)
-            os.set_inheritable(feed, True)
-            try:
-                os.posix_spawn(
-                    sys.executable,
-                    [sys.executable, "-P", "-m", "twin.dashboard.server", str(listener), str(feed)],
-                    {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-                    file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
-                    setsid=True,
-                )
-            finally:
-                os.set_inheritable(listener, False)
-        self.listener.close()
+            path = [package, *(each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each)]
+            # Only these two: everything else that is open here, hardware among it, closes there.
+            descriptors = (self._listener.fileno(), theirs.fileno())
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, True)
+            self._process = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-m", "twin.dashboard.server", *map(str, descriptors)],
+                # Hundreds of threads would each have a heap of their own.
+                {**os.environ, "PYTHONPATH": os.pathsep.join(path), "MALLOC_ARENA_MAX": "2"},
+                # Who reads our output waits for its end, and the page ends later.
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644),
+                ],
+                setsid=True,
+            )
+        self._listener.close()
         return Feed(ours, about, insight)
+
+    def end(self) -> None:
+        """Let go of the process, which ends by itself a moment after its feed."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._process, os.WNOHANG)
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:
@@ -112,7 +118,7 @@ def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardwar
         seed=scenario.seed,
         config=heart.config,
         law=heart.law,
-        machine=options.machine or scenario.name,
+        machine=machine.name,
         run_dir=str(run_dir),
         period_ms=scenario.control.period_ms,
         duration_ms=scenario.duration_ms,
@@ -125,36 +131,63 @@ def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardwar
 
 
 @contextlib.contextmanager
-def listening(options: argparse.Namespace) -> Iterator[Page | None]:
+def page_for(options: argparse.Namespace) -> Iterator[Page | None]:
     """The page's address, if a page was asked for. Raises `InputError` when it cannot be had."""
     if not options.dashboard:
         yield None
         return
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"--dashboard: {', '.join(missing)} missing; pip install 'pulsetwin[dashboard]' adds what it needs"
-        )
-    with socket.create_server((options.bind, options.port)) as listener:
-        yield Page(listener)
+    with listening(options) as (listener, access):
+        yield Page(listener, access)
 
 
 @contextlib.contextmanager
-def fed(page: Page | None, about: About, controller: Controller) -> Iterator[Feed | None]:
-    """What the loop tells the page, while the context lasts."""
+def fed(page: Page | None, about: About, controller: Controller, run_dir: rundir.RunDirectory) -> Iterator[Feed | None]:
+    """What the loop tells the page, while the context lasts; the link lies in the run directory for so long.
+
+    Raises `RecordError` when it cannot.
+    """
     if page is None:
         yield None
         return
-    feed = page.begin(about, getattr(controller, "insight", None))
-    print(f"dashboard: {page.url}", file=sys.stderr, flush=True)
+    file = run_dir.file(rundir.PAGE)
+    try:
+        # Nobody else may read it, from the first moment on.
+        with open(file, "x", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as out:
+            out.write(page.link + "\n")
+    except OSError as error:
+        raise failure(file, "writing the page's link", error) from error
+    feed = page.begin(about, getattr(controller, "insight", None), run_dir.file(rundir.RUN_LOG))
+    print(f"dashboard: {page.link}", file=sys.stderr, flush=True)
     try:
         yield feed
     finally:
         feed.end()
+        page.end()
+        file.unlink(missing_ok=True)
 
 
 def paced(options: argparse.Namespace) -> Pace | None:
     """How fast a simulated run with a page goes; None for one that goes as fast as it can, or by the clock anyway."""
-    if not options.dashboard or options.backend == "linux" or options.speed is None:
+    if not options.dashboard or options.backend == "linux":
         return None
-    return Pace(options.speed)
+    speed = 1.0 if options.speed is None else options.speed
+    return None if isinf(speed) else Pace(speed)
+
+
+def check_page(options: argparse.Namespace) -> list[str]:
+    """What is wrong with the options of a page; `--wave2` is taken apart."""
+    if options.wave2:
+        options.dashboard = True
+        # What was asked for by itself is what is meant.
+        options.crystal = True if options.crystal is None else options.crystal
+        options.neural = True if options.neural is None else options.neural
+    wrong = []
+    if not options.dashboard:
+        given = {name: getattr(options, name) for name in ("port", "bind", "allow_remote", "speed")}
+        wrong += [
+            f"--{name.replace('_', '-')} goes with --dashboard" for name, value in given.items()
+            if value is not None and value is not False
+        ]  # fmt: skip
+    elif options.backend == "linux" and options.speed is not None:
+        wrong.append("--speed goes with a simulated machine; a real one has its own")
+    return wrong

@@ -22,7 +22,7 @@ from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Access, Backend, opened, simulated
 from twin.cli.crystal import crystal_core
-from twin.cli.page import Page, Watchers, about_run, fed, listening, paced
+from twin.cli.page import Page, Watchers, about_run, check_page, fed, paced, page_for
 from twin.control.choose import make_controller, own_sources
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
@@ -57,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     inputs = input_digests(scenario, source)
     warm_up(scenario, trace)
     access = Access(options.act, options.shadow, _budget(options))
-    with listening(options) as page, opened(options.backend, scenario, root, trace, access) as backend:
+    with page_for(options) as page, opened(options.backend, scenario, root, trace, access) as backend:
         controller = make_controller(scenario, backend.hardware.limits, weights)
         key = _key(scenario, inputs, options.backend)
         with _directory(options, scenario, key) as directory:
@@ -86,7 +86,7 @@ def _load(options: argparse.Namespace) -> Scenario:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    wrong = []
+    wrong = check_page(options)
     if options.backend != "linux":
         wrong += [f"--{name} goes with --backend linux" for name in ("act", "shadow", "load") if getattr(options, name)]
     if options.backend == "simulated" and options.root is not None:
@@ -221,7 +221,7 @@ def _record(
     with (
         logging_to(directory.file(rundir.RUN_LOG)),
         crystal_core(scenario, hardware.limits, directory.path) as core,
-        fed(page, about_run(options, scenario, hardware, directory.path), controller) as feed,
+        fed(page, about_run(options, scenario, hardware, directory.path), controller, directory) as feed,
     ):
         recorder = RunRecorder(
             directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware), MOST_TICKS

@@ -84,10 +84,10 @@ def part_and_time(text: str) -> tuple[float, float]:
     return value, needed
 
 
-def speed(text: str) -> float | None:
-    """Simulated seconds in a second, 0.1 to 100; None for `max`, as many as can be."""
+def speed(text: str) -> float:
+    """Simulated seconds in a second, 0.1 to 100; infinity for `max`, as many as can be."""
     if text == "max":
-        return None
+        return float("inf")
     value = finite(text)
     if not 0.1 <= value <= 100.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a speed from 0.1 to 100, or max")

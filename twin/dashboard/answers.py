@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Response, request
 
 from twin.dashboard.runs import Run
+from twin.dashboard.words import encoded, refusal
 
-SHOWN = 80
-"""So many characters of a wrong value are repeated."""
+__all__ = ["Refused", "Served", "answer", "described", "encoded", "refusal", "whole"]
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
@@ -26,19 +24,16 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         self.body = refusal(message, key, value, allowed)
 
 
-def refusal(message: str, key: str = "", value: str = "", allowed: str = "") -> dict[str, Any]:
-    """The body of an answer that says no."""
-    return {"error": {"message": message, "key": key, "value": value[:SHOWN], "allowed": allowed}}
-
-
-def encoded(value: Any) -> str:
-    """As JSON. Raises `ValueError` for what JSON cannot hold: NaN, infinity."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
 def answer(value: Any, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(encoded(value), status, mimetype="application/json")
+
+
+class Progress(Protocol):
+    """An experiment that can be asked, from any thread."""
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is."""
 
 
 class Served:
@@ -46,8 +41,7 @@ class Served:
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
-        self.experiments: dict[str, Path] = {}
-        """The directories of experiments, by their names."""
+        self.experiments: list[Progress] = []
         self._lock = threading.Lock()
 
     def add(self, run: Run) -> None:

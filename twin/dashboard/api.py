@@ -32,7 +32,14 @@ def api(served: Served) -> Blueprint:
     def runs() -> Response:
         now_ms = time.time_ns() // 1_000_000
         described_runs = [described(run) for run in served.runs]
-        return answer({"version": __version__, "runs": described_runs, "experiments": [], "now_ms": now_ms})
+        return answer(
+            {
+                "version": __version__,
+                "runs": described_runs,
+                "experiments": [each.progress() for each in served.experiments],
+                "now_ms": now_ms,
+            }
+        )
 
     @routes.get("/api/metrics/latest")
     def latest() -> Response:

@@ -97,7 +97,7 @@ class Feed:
             self.dropped += 1
             return False
         except OSError as error:
-            self._lose(f"the page is gone ({error.strerror}); the run goes on without it")
+            self._lose(f"the page is gone ({error.strerror}), run.log says why; the run goes on without it")
         return True
 
     def _lose(self, why: str) -> None:

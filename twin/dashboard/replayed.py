@@ -61,6 +61,11 @@ class ReplayedRun:
         """How long ago the newest record came (ms)."""
         return self._shown.age_ms
 
+    @property
+    def tables(self) -> Path | None:
+        """The folder of its tables, once the replay has made them."""
+        return self._shown.tables
+
     def history(self, most: int) -> Sequence[Record]:
         """The newest records, oldest first."""
         return self._shown.history(most)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from twin.scenario import Scenario
@@ -95,6 +96,10 @@ class Run(Protocol):
     @property
     def age_ms(self) -> int | None:
         """How long ago the newest record came (ms); None before the first, and for a run that is stored."""
+
+    @property
+    def tables(self) -> Path | None:
+        """The folder of its tables, None where there are none, or none yet."""
 
     def history(self, most: int) -> Sequence[Record]:
         """The newest records, at most `most` (1 to KEPT), oldest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import socket
@@ -9,31 +11,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response
 from flask_socketio import SocketIO
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import ThreadedWSGIServer
 
 from twin.dashboard.answers import Refused, Served, answer, described, encoded, refusal
 from twin.dashboard.api import api
+from twin.dashboard.clients import PATIENCE_SECONDS, PING_SECONDS, Client, Waiting
+from twin.dashboard.compared import compared
+from twin.dashboard.experiments import experiments
+from twin.dashboard.export import export
+from twin.dashboard.gate import HELLO_BYTES, Access, Gate, Limits, heard
+from twin.dashboard.listen import Server
 from twin.dashboard.live import LiveRun, follow
+from twin.dashboard.openapi import openapi
+from twin.dashboard.pool import Pools, pool
+from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
+from twin.record.files import RecordError
 
 PER_SECOND, BURST = 10.0, 3.0
 """A client is told at most so many records a second, and so many at once after it was told none."""
 LINGER_SECONDS = 2.0
 """So long the page can still be read when its run is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may ask: whoever knows the `token`, under one of the names in `hosts` (with the port)."""
-
-    token: str
-    hosts: tuple[str, ...]
+STACK_BYTES = 1 << 20
 
 
 class _Json:
@@ -45,37 +48,60 @@ class _Json:
 
     @staticmethod
     def loads(text: str | bytes, **_: Any) -> Any:
-        import json
-
         return json.loads(text)
 
 
 def make_app(served: Served) -> tuple[Flask, SocketIO]:
-    """The application, and what sends events."""
+    """The application, and what sends events. Nothing of it asks who is there: that is the gate's."""
     app = Flask("twin.dashboard", static_folder=None)
-    app.register_blueprint(api(served))
+    pools = Pools()
+    for routes in (
+        api(served), compared(served), experiments(served), export(served), pool(served, pools),
+        prometheus(served, pools), openapi(),
+    ):  # fmt: skip
+        app.register_blueprint(routes)
 
     @app.errorhandler(Refused)
     def refused(error: Refused) -> Response:
         return answer(error.body, error.status)
 
+    @app.errorhandler(RecordError)
+    def unreadable(error: RecordError) -> Response:
+        return answer(refusal(str(error)), 503)
+
     @app.errorhandler(HTTPException)
     def wrong(error: HTTPException) -> Response:
         return answer(refusal(error.name), error.code or 500)
 
+    quiet = logging.getLogger("twin.dashboard.engine")
+    quiet.setLevel(logging.CRITICAL)
     events = SocketIO(
         app,
         async_mode="threading",
+        async_handlers=False,
         transports=["websocket"],
+        # The gate asks, and answers carry no such headers.
         cors_allowed_origins=[],
         cors_credentials=False,
-        async_handlers=False,
         json=_Json,
+        ping_interval=PING_SECONDS,
+        ping_timeout=PATIENCE_SECONDS,
+        manage_session=False,
+        logger=quiet,
+        engineio_logger=quiet,
     )
-
+    # Where the library would take a queue without bounds, and a connection that waits for ever.
+    engine = events.server.eio
+    engine._async = {**engine._async, "queue": Waiting, "websocket": Client}
     # Without a handler nobody may connect.
     events.on_event("connect", lambda _=None: None)
     return app, events
+
+
+def make_server(listener: socket.socket, access: Access, served: Served, limits: Limits) -> tuple[Server, SocketIO]:
+    """A server at `listener` with the gate before it, and what sends events to its clients."""
+    app, events = make_app(served)
+    return Server(listener, Gate(app, access, limits), limits, access.hosts[0]), events
 
 
 class Emitter:
@@ -107,6 +133,7 @@ def serve(
     access: Access,
     served: Served,
     feeds: Sequence[socket.socket],
+    limits: Limits | None = None,
     until: threading.Event | None = None,
     take: Callable[[LiveRun], Run] = lambda live: live,
 ) -> None:
@@ -114,10 +141,9 @@ def serve(
 
     `take` says what is served in place of what a feed tells of.
     """
-    app, events = make_app(served)
-    host, port = listener.getsockname()[:2]
-    server = ThreadedWSGIServer(host, port, app, fd=listener.fileno())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # Hundreds of threads that do little.
+    threading.stack_size(STACK_BYTES)
+    server, events = make_server(listener, access, served, limits or Limits())
 
     def listen(channel: socket.socket) -> None:
         emitter = Emitter(events)
@@ -133,24 +159,27 @@ def serve(
     listening = [threading.Thread(target=listen, args=(channel,), daemon=True) for channel in feeds]
     for thread in listening:
         thread.start()
-    if until is None:
-        for thread in listening:
-            thread.join()
-        time.sleep(LINGER_SECONDS)
-    else:
-        until.wait()
-    server.shutdown()
+
+    def end() -> None:
+        if until is not None:
+            until.wait()
+        else:
+            for thread in listening:
+                thread.join()
+            time.sleep(LINGER_SECONDS)
+        server.shutdown()
+
+    threading.Thread(target=end, daemon=True).start()
+    server.serve_forever()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process that `twin run --dashboard` starts: descriptors of the listener and the feed.
-
-    The first message on the feed says who may ask: on a command line the token could be read by others.
-    """
+    """The process beside a run; `arguments` are the descriptors of the listener and of the feed."""
+    # Ctrl-C is for the run; the feed's end is what ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener, feed = (socket.socket(fileno=int(text)) for text in arguments)
-    token, *hosts = feed.recv(4_096).decode().split("\n")
-    serve(listener, Access(token, tuple(hosts)), Served(), [feed])
+    access, limits = heard(feed.recv(HELLO_BYTES))
+    serve(listener, access, Served(), [feed], limits)
     return 0
 
 

@@ -107,6 +107,8 @@ class TableRun:
         self._times: Integers | None = None
         self._tick_rows: Integers | None = None
         self._state: State = state
+        self.tables = folder
+        """Where they are."""
         self._about = replace(about, columns=(*self._control.names, *self._tick_names))
 
     @property
