@@ -19,7 +19,7 @@ const hits = (frame) => {
 const with_ = (digits, unit) => (value) => (known(value) ? `${number(value, digits)} ${unit}` : MISSING);
 
 /** A panel that can be folded; `why` says in one line why there is nothing in it. */
-export class Panel {
+class Panel {
   constructor(title, says) {
     this.why = el("p", "empty", { hidden: true });
     this.body = el("div", "body");

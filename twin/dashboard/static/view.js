@@ -1,9 +1,10 @@
 // One run on the page: its state, cards, graphs and panels.
 
 import { Cards, Pill } from "./cards.js";
-import { COLOURS, MARKS, TimeGraph } from "./charts.js";
+import { TimeGraph } from "./charts.js";
 import { el, icon, setAttribute, setClass, setIcon, setText } from "./dom.js";
 import { MISSING, age, celsius, clock, known, number, span } from "./format.js";
+import { COLOURS, MARKS } from "./marks.js";
 import { exportAddress } from "./net.js";
 import { Crystal, Heartbeat, Neural, Shield } from "./panels.js";
 import { ORIGINS, STATES } from "./words.js";
