@@ -1,9 +1,10 @@
 // The page: which runs are shown, at what time, and when they are drawn again.
 
-import { readColours } from "./charts.js";
+import { recolour } from "./charts.js";
 import { el, icon, setAttribute, setIcon, setText } from "./dom.js";
 import { clock } from "./format.js";
 import { Experiments } from "./experiments.js";
+import { readColours } from "./marks.js";
 import { Refused, ask, listen, takeToken } from "./net.js";
 import { Run } from "./run.js";
 import { themeSwitch } from "./theme.js";
@@ -17,7 +18,7 @@ import { RunView } from "./view.js";
 const BEAT_MS = 250;
 const FOLLOW_BEATS = 2;
 const PANEL_BEATS = 4;
-const EXPERIMENTS_MS = 2_000;
+const AROUND_MS = 2_000;
 
 const at = (id) => document.getElementById(id);
 const picks = { run: at("run-pick"), other: at("other-pick"), range: at("range-pick") };
@@ -167,7 +168,10 @@ function drawNow(all) {
     view.showRecord(now, again);
     view.showGraphs(now, those[1 - place] ?? null, horizonNs, all || beat % PANEL_BEATS === 0, again);
   });
-  shown.drawn = true;
+  if (!shown.drawn && shown.views.some((view) => view.record)) {
+    shown.drawn = true;
+    performance.mark("first-values");
+  }
 }
 
 async function toDifference() {
@@ -189,6 +193,19 @@ async function toDifference() {
   }
 }
 
+/** What nobody tells of: how far experiments are, and what is in the pools that are looked at. */
+async function lookAround() {
+  if (document.hidden || shown.link !== "up") return;
+  try {
+    if (!at("experiments").hidden) experiments.show((await ask("/api/experiments")).experiments ?? []);
+    for (const { run, crystal } of shown.views) {
+      if (crystal.isSeen || run.pool === undefined) run.pool = run.goesOn ? (await ask("/api/pool", { run: run.id })).pool : null;
+    }
+  } catch {
+    // The link says when nobody answers.
+  }
+}
+
 function listenAll() {
   listen({
     metrics: ({ run, record, insight, lost }) => runs.get(run)?.hear(record, insight, lost),
@@ -197,16 +214,13 @@ function listenAll() {
       pickable();
       draw(true);
     },
-    pool: ({ run, pool }) => {
-      const one = runs.get(run);
-      if (one) one.pool = pool;
-    },
   }, link);
 }
 
 async function start() {
   themeSwitch(at("theme"), () => {
     readColours();
+    recolour();
     draw(true);
   });
   if (!takeToken()) {
@@ -223,18 +237,12 @@ async function start() {
   document.addEventListener("visibilitychange", () => draw(true));
   await refresh();
   listenAll();
+  lookAround();
   window.setInterval(() => {
     beat += 1;
     if (transport.playing || beat % FOLLOW_BEATS === 0) draw(false);
   }, BEAT_MS);
-  window.setInterval(async () => {
-    if (document.hidden || shown.link !== "up" || at("experiments").hidden) return;
-    try {
-      experiments.show((await ask("/api/experiments")).experiments ?? []);
-    } catch {
-      // The link says when nobody answers.
-    }
-  }, EXPERIMENTS_MS);
+  window.setInterval(lookAround, AROUND_MS);
 }
 
 start();

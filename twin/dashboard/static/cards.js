@@ -22,7 +22,7 @@ export class Value {
   }
 }
 
-export function card(title, pill, ...children) {
+function card(title, pill, ...children) {
   return el("section", "card", { "aria-label": title },
     el("div", "title", {}, el("h3", "", {}, title), pill ? pill.root : ""), ...children);
 }

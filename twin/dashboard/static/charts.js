@@ -1,254 +1,30 @@
 // Graphs: lines over the time of the run, with limits, what is expected, and where the page stands in time.
 // What costs is drawing, so nothing is drawn that is not seen, and nothing is animated.
 
+import { axis, timeAxis } from "./axes.js";
 import { el, icon, setAttribute, setText, unique } from "./dom.js";
 import { MISSING, clock, known } from "./format.js";
+import { drawMark, over, palette } from "./marks.js";
 import { after } from "./store.js";
-
-export const COLOURS = ["blue", "vermillion", "green", "purple", "orange", "black", "sky", "yellow"];
-export const MARKS = ["circle", "square", "triangle", "diamond", "down", "plus", "cross", "bar"];
-const AXIS_WIDTH = 46;
-
-const palette = {};
-
-/** Read the colours anew: a canvas does not follow the style sheet by itself. */
-export function readColours() {
-  const probe = el("span", "probe");
-  document.body.append(probe);
-  for (const name of [...COLOURS, "ink", "muted", "grid", "surface", "bad"]) {
-    probe.style.color = `var(--${name})`;
-    palette[name] = getComputedStyle(probe).color;
-  }
-  probe.remove();
-  for (const chart of charts) chart.recolour();
-}
 
 const charts = new Set();
 
-/** Stop drawing what is not seen. */
-const seen = new IntersectionObserver(
+/** Colours are others. */
+export function recolour() {
+  for (const chart of charts) chart.recolour();
+}
+
+/** What is not seen is not drawn: `of` an element watched is told whether it is `visible`. */
+export const seen = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
-      target.graph.visible = isIntersecting;
-      if (isIntersecting) target.graph.stale = true;
+      target.of.visible = isIntersecting;
+      if (isIntersecting) target.of.stale = true;
     }
   },
   // Behind the bars above and below nothing is seen.
   { rootMargin: "-50px 0px -50px 0px" },
 );
-
-/** One of the eight marks around a point, hollow for what is not measured. */
-export function drawMark(context, mark, x, y, size, colour, hollow = false) {
-  context.beginPath();
-  if (mark === "circle") context.arc(x, y, size, 0, 2 * Math.PI);
-  else if (mark === "square") context.rect(x - size * 0.9, y - size * 0.9, size * 1.8, size * 1.8);
-  else if (mark === "triangle" || mark === "down") {
-    const up = mark === "triangle" ? 1 : -1;
-    context.moveTo(x, y - up * size * 1.2);
-    context.lineTo(x + size * 1.15, y + up * size * 0.8);
-    context.lineTo(x - size * 1.15, y + up * size * 0.8);
-    context.closePath();
-  } else if (mark === "diamond") {
-    context.moveTo(x, y - size * 1.3);
-    context.lineTo(x + size * 1.3, y);
-    context.lineTo(x, y + size * 1.3);
-    context.lineTo(x - size * 1.3, y);
-    context.closePath();
-  } else {
-    const slant = mark === "cross" ? 0.75 : 0;
-    context.moveTo(x - size, y - size * slant);
-    context.lineTo(x + size, y + size * slant);
-    if (mark !== "bar") {
-      context.moveTo(x - size * slant, y + size);
-      context.lineTo(x + size * slant, y - size);
-    }
-    context.strokeStyle = colour;
-    context.lineWidth = 2;
-    context.stroke();
-    return;
-  }
-  context.lineWidth = 1.5;
-  context.strokeStyle = colour;
-  context.fillStyle = hollow ? palette.surface : colour;
-  context.fill();
-  context.stroke();
-}
-
-/** Limits, marks on the lines, what is expected, and the place in time: drawn over the lines. */
-const over = {
-  id: "over",
-  afterDatasetsDraw(chart) {
-    const { graph, ctx: context, chartArea: area, scales } = chart;
-    if (!area || !graph) return;
-    context.save();
-    context.beginPath();
-    context.rect(area.left, area.top - 6, area.right - area.left, area.bottom - area.top + 6);
-    context.clip();
-    context.font = `11px ${Chart.defaults.font.family}`;
-    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place));
-    chart.data.datasets.forEach((set, place) => {
-      if (chart.isDatasetVisible(place)) drawMarks(context, chart.getDatasetMeta(place), set);
-    });
-    for (const ahead of graph.ahead) drawAhead(context, scales, ahead);
-    if (known(graph.cursor)) {
-      const x = scales.x.getPixelForValue(graph.cursor);
-      context.strokeStyle = palette.ink;
-      context.lineWidth = 1;
-      context.beginPath();
-      context.moveTo(x, area.top);
-      context.lineTo(x, area.bottom);
-      context.stroke();
-    }
-    context.restore();
-  },
-};
-
-function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place) {
-  const y = Math.round(scales[axis].getPixelForValue(value)) + 0.5;
-  if (y < area.top - 1 || y > area.bottom + 1) return;
-  context.strokeStyle = palette[colour];
-  context.lineWidth = 1;
-  context.setLineDash([10, 3, 2, 3]);
-  context.beginPath();
-  context.moveTo(area.left, y);
-  context.lineTo(area.right, y);
-  context.stroke();
-  context.setLineDash([]);
-  context.fillStyle = palette[colour];
-  context.textAlign = "left";
-  context.textBaseline = "bottom";
-  // Limits may lie close to each other, so their words stand side by side.
-  const x = area.left + 6 + 138 * place;
-  context.strokeStyle = palette.surface;
-  context.lineWidth = 3;
-  context.lineJoin = "round";
-  context.strokeText(words, x, y - 1);
-  context.fillText(words, x, y - 1);
-}
-
-function drawMarks(context, meta, set) {
-  const points = meta.data;
-  if (!set.mark || !points.length) return;
-  // A mark every 90 pixels or so, where nothing is missing, and always on the same records, so that none wanders.
-  const scale = meta.xScale;
-  const step = ((scale.max - scale.min) * 90) / Math.max(90, scale.width);
-  let before = null;
-  for (let i = 0; i < points.length; i += 1) {
-    const part = Math.floor(set.data[i].x / step);
-    if (points[i].skip || part === before) continue;
-    if (before !== null) drawMark(context, set.mark, points[i].x, points[i].y, 3.2, set.borderColor, set.hollow);
-    before = part;
-  }
-}
-
-function drawAhead(context, scales, { fromX, fromY, toX, toY, colour, mark }) {
-  const x = scales.x.getPixelForValue(toX);
-  const y = scales.y.getPixelForValue(toY);
-  context.strokeStyle = palette[colour];
-  context.lineWidth = 1.8;
-  context.setLineDash([4, 4]);
-  context.beginPath();
-  context.moveTo(scales.x.getPixelForValue(fromX), scales.y.getPixelForValue(fromY));
-  context.lineTo(x, y);
-  context.stroke();
-  context.setLineDash([]);
-  drawMark(context, mark, x - 5, y, 3.4, palette[colour], true);
-}
-
-/** A number on an axis, in few letters. */
-function short(value, digits) {
-  for (const [size, scale, letter] of [[1e6, 1e6, " M"], [1e4, 1e3, " k"]]) {
-    if (Math.abs(value) >= size) return `${Number((value / scale).toFixed(1))}${letter}`;
-  }
-  return `${Number(value.toFixed(digits + 1))}`.replace("-", "−");
-}
-
-const STEPS_SECONDS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400];
-
-/** The step between ticks, where there is room for so many of them. */
-function step(span, most, isTime) {
-  const least = span / Math.max(1, most);
-  if (isTime) return STEPS_SECONDS.find((one) => one >= least) ?? Math.ceil(least / 86_400) * 86_400;
-  const power = 10 ** Math.floor(Math.log10(least));
-  return power * [1, 2, 5, 10].find((one) => one * power >= least * 0.999);
-}
-
-/**
- * An axis of a size that is known beforehand: numbers are not measured each time, and nothing moves when they get
- * longer. With `ruler.ends` it reaches to full steps, else its ends are those that it is given.
- */
-class Ruler extends Chart.LinearScale {
-  determineDataLimits() {
-    const { min, max } = this.getMinMax(true);
-    const { ruler, min: least, max: most, suggestedMin, suggestedMax } = this.options;
-    let low = Math.min(Number.isFinite(min) ? min : Infinity, suggestedMin ?? Infinity);
-    let high = Math.max(Number.isFinite(max) ? max : -Infinity, suggestedMax ?? -Infinity);
-    if (!Number.isFinite(low)) low = 0;
-    if (!(high > low)) high = low + 1;
-    if (ruler.ends) {
-      const each = step(high - low, ruler.most, false);
-      low = Math.floor(low / each + 1e-6) * each;
-      high = Math.ceil(high / each - 1e-6) * each;
-    }
-    this.min = least ?? low;
-    this.max = most ?? high;
-  }
-
-  buildTicks() {
-    const { ruler } = this.options;
-    const room = this.isHorizontal() ? this.chart.width / 74 : ruler.most;
-    const each = step(this.max - this.min, Math.min(ruler.most, room), ruler.time);
-    const ticks = [];
-    for (let i = Math.ceil(this.min / each - 1e-6); i * each <= this.max + each * 1e-6; i += 1) ticks.push({ value: i * each });
-    return ticks;
-  }
-
-  fit() {
-    if (this.isHorizontal()) {
-      this.width = this.maxWidth;
-      this.height = 22;
-    } else {
-      this.width = AXIS_WIDTH;
-      this.height = this.maxHeight;
-    }
-    this.paddingTop = 0;
-    this.paddingBottom = 0;
-    this.paddingLeft = 0;
-    this.paddingRight = 0;
-  }
-
-  _getLabelSizes() {
-    return SIZES;
-  }
-}
-
-Ruler.id = "ruler";
-Ruler.defaults = Chart.LinearScale.defaults;
-const SIZE = { width: 24, height: 11 };
-const SIZES = { first: SIZE, last: SIZE, widest: SIZE, highest: SIZE, widths: [], heights: [] };
-Chart.register(Ruler);
-
-/** The settings of an axis of numbers. */
-function axis(side, { low, high, digits = 0, words = "", grid = true, most = 6 }) {
-  return {
-    type: "ruler",
-    ruler: { ends: true, most },
-    position: side,
-    suggestedMin: low,
-    suggestedMax: high,
-    border: { display: false },
-    grid: { drawOnChartArea: grid, drawTicks: false },
-    ticks: { autoSkip: false, minRotation: 0, maxRotation: 0, padding: 6, callback: (value) => `${short(value, digits)}${words}` },
-  };
-}
-
-/** The settings of an axis of the run's time, in seconds. */
-const timeAxis = () => ({
-  type: "ruler",
-  ruler: { ends: false, most: 8, time: true },
-  grid: { display: false },
-  ticks: { autoSkip: false, minRotation: 0, maxRotation: 0, callback: (value) => clock(value * 1e9, value % 1 ? 1 : 0) },
-});
 
 /** Of the library's own additions those that are not used, which would be asked at every turn. */
 const WITHOUT = { legend: false, title: false, subtitle: false, filler: false, decimation: false, colors: false };
@@ -264,7 +40,7 @@ class Graph {
     const id = unique("graph");
     this.legend = el("ul", "legend");
     this.canvas = el("canvas", "", { role: "img", "aria-label": title, tabindex: "-1" });
-    this.canvas.graph = this;
+    this.canvas.of = this;
     this.empty = el("p", "empty", { hidden: true });
     this.tools = el("span", "tools");
     this.root = el("figure", `graph ${className}`, { "aria-labelledby": id },

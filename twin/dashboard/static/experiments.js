@@ -2,7 +2,15 @@
 
 import { Meter } from "./cards.js";
 import { el, setText } from "./dom.js";
-import { count, known } from "./format.js";
+import { count, known, span } from "./format.js";
+
+/** How far one is, in a line: what is left of a running one, what was chosen by an ended one. */
+function progress({ done, total, state, left_seconds: left, golden, tie }) {
+  const parts = [`${count(done)} of ${count(total)} runs`, state];
+  if (known(left)) parts.push(`${span(left * 1_000)} left`);
+  if (golden) parts.push(`${tie ? "a tie, " : ""}golden ${golden}`);
+  return parts.filter(Boolean).join(", ");
+}
 
 export class Experiments {
   constructor(root) {
@@ -28,9 +36,8 @@ export class Experiments {
         this.rows.set(one.id, row);
         this.list.append(row.root);
       }
-      const all = one.jobs ?? one.total;
-      row.meter.set(known(one.done) && all > 0 ? one.done / all : null);
-      setText(row.figure, `${count(one.done)} of ${count(all)} runs${one.failed ? `, ${count(one.failed)} failed` : ""}, ${one.state ?? ""}`);
+      row.meter.set(known(one.done) && one.total > 0 ? one.done / one.total : null);
+      setText(row.figure, one.trouble ?? progress(one));
     }
   }
 }

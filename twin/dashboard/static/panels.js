@@ -1,7 +1,7 @@
 // The panels below the graphs: heartbeat, Crystal Core, the learner, the shield.
 
 import { Meter, Pill, Value } from "./cards.js";
-import { Portrait, TimeGraph } from "./charts.js";
+import { Portrait, TimeGraph, seen } from "./charts.js";
 import { el, setAttribute, setClass, setText } from "./dom.js";
 import { MISSING, bytes, channel, clock, count, known, micro, number } from "./format.js";
 import { ACTIONS } from "./words.js";
@@ -19,12 +19,15 @@ const hits = (frame) => {
 const with_ = (digits, unit) => (value) => (known(value) ? `${number(value, digits)} ${unit}` : MISSING);
 
 /** A panel that can be folded; `why` says in one line why there is nothing in it. */
-export class Panel {
+class Panel {
   constructor(title, says) {
     this.why = el("p", "empty", { hidden: true });
     this.body = el("div", "body");
     this.root = el("details", "panel", { open: true },
       el("summary", "", {}, el("h3", "", {}, title), el("span", "says", {}, says)), this.why, this.body);
+    this.visible = false;
+    this.root.of = this;
+    seen.observe(this.root);
   }
 
   nothing(why) {
@@ -34,8 +37,13 @@ export class Panel {
     return Boolean(why);
   }
 
-  get open() {
-    return this.root.open;
+  /** Whether somebody could see what it shows. */
+  get isSeen() {
+    return this.visible && this.root.open;
+  }
+
+  remove() {
+    seen.unobserve(this.root);
   }
 }
 

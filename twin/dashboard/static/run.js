@@ -76,7 +76,7 @@ export class Run {
     this.near = new Stretch(this, NEAR_POINTS);
     this.far = new Stretch(this, POINTS);
     this.insight = null;
-    this.pool = null;
+    this.pool = undefined;
     this.lengthNs = 0;
     this.heardAt = performance.now();
     this.holes = false;
@@ -109,7 +109,6 @@ export class Run {
     ]);
     this.newest.merge(history.columns, history.rows);
     this.insight = latest.insight ?? null;
-    this.pool = latest.pool ?? null;
     this.about.state = latest.state ?? this.about.state;
     this.lengthNs = Math.max(this.lengthNs, this.newest.last?.time_ns ?? 0);
   }

@@ -20,7 +20,7 @@ export class Transport {
     this.toggleShape = this.toggle.firstChild;
     this.scrub = el("input", "", { type: "range", min: "0", max: "0", step: "1", value: "0", "aria-label": "Time of the run" });
     this.scrub.addEventListener("input", () => this.go(Number(this.scrub.value) * 1e6));
-    this.time = el("output", "time", {}, "");
+    this.time = el("span", "time", {}, "");
     this.live = this.button("newest", "End", () => this.follow(), true);
     this.liveWord = this.live.lastChild;
     this.pick = el("select", "", { "aria-label": "Speed" }, ...SPEEDS.map((speed) => el("option", "", { value: speed, selected: speed === 1 }, `${speed}×`)));

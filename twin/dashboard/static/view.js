@@ -1,9 +1,10 @@
 // One run on the page: its state, cards, graphs and panels.
 
 import { Cards, Pill } from "./cards.js";
-import { COLOURS, MARKS, TimeGraph } from "./charts.js";
+import { TimeGraph } from "./charts.js";
 import { el, icon, setAttribute, setClass, setIcon, setText } from "./dom.js";
 import { MISSING, age, celsius, clock, known, number, span } from "./format.js";
+import { COLOURS, MARKS } from "./marks.js";
 import { exportAddress } from "./net.js";
 import { Crystal, Heartbeat, Neural, Shield } from "./panels.js";
 import { ORIGINS, STATES } from "./words.js";
@@ -132,9 +133,9 @@ export class RunView {
     const isNewest = !run.newest.last || when.nowNs >= run.newest.last.time_ns;
     this.record = record;
     this.cards.show(record);
-    if (this.shield.open) this.shield.show(record);
-    if (this.neural.open) this.neural.show(run, record, isNewest);
-    if (this.crystal.open) this.crystal.show(run);
+    if (this.shield.isSeen) this.shield.show(record);
+    if (this.neural.isSeen) this.neural.show(run, record, isNewest);
+    if (this.crystal.isSeen) this.crystal.show(run);
     setAttribute(this.root, "data-cycle", record ? String(record.cycle) : null);
     setAttribute(this.root, "data-time", record ? String(record.time_ns) : null);
   }
@@ -158,7 +159,7 @@ export class RunView {
     }
     const { portrait } = this.heartbeat;
     if (all && portrait.visible && (moved || portrait.stale)) portrait.show(frame, when.firstNs, when.nowNs);
-    if (this.shield.open) this.shield.list(frame, when.firstNs, when.nowNs);
+    if (this.shield.isSeen) this.shield.list(frame, when.firstNs, when.nowNs);
   }
 
   /** How far the forecast reaches, as long as it does not take up the graph. */
@@ -197,6 +198,7 @@ export class RunView {
   }
 
   remove() {
+    for (const panel of this.panels) panel.remove();
     for (const graph of [...this.graphs, this.heartbeat.portrait]) graph.remove();
     this.root.remove();
   }
