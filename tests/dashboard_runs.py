@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,10 +72,12 @@ def told(*overrides: str, scenario: str = "gaming") -> list[Row]:
 class Dashboard:
     """`twin dashboard` in a process of its own, asked as a program would ask it. A context manager."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, scratch: Path | None = None) -> None:
+        """`scratch` is where it may leave something."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "twin", "dashboard", *map(str, arguments), "--port", "0"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=None if scratch is None else {**os.environ, "TMPDIR": str(scratch)},
         )  # fmt: skip
         assert self._process.stdout is not None
         self.first_line = self._process.stdout.readline()

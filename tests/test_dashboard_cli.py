@@ -21,6 +21,8 @@ from commands import command, refused, unchanged
 from dashboard_runs import Dashboard, Row, recorded, told
 
 from twin import __version__
+from twin.cli.dashboard import EXPERIMENT
+from twin.experiment import store
 from twin.record.rundir import MANIFEST, SCENARIO, SEAM_LOG
 from twin.record.seamlog import SeamLogWriter, read_seam_log
 from twin.scenario import ACTIONS
@@ -128,7 +130,7 @@ def test_a_run_has_ended_when_nobody_writes_its_directory_any_more(tmp_path: Pat
         page.wait_for(lambda: page.runs().get("run", {}).get("cycles") == 30)
         # The log has its end, and the rest is still being written.
         assert page.runs()["run"]["state"] == "running"
-        killed_page = Dashboard(run)
+        killed_page = Dashboard(run, scratch=tmp_path)
         killed_page.wait_for(lambda: "run" in killed_page.runs())
         helpers = killed_page.children()
         assert len(helpers) == 1
@@ -197,6 +199,10 @@ def test_bad_input_is_named_all_at_once(tmp_path: Path, finished: Path) -> None:
         ],
         said,
     )
+
+
+def test_an_experiment_is_known_by_its_file() -> None:
+    assert EXPERIMENT == store.MANIFEST
 
 
 def test_one_mistake_is_one_line(tmp_path: Path) -> None:
