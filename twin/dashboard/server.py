@@ -97,6 +97,7 @@ class Emitter:
         self._allowed = BURST
         self._since = time.monotonic()
         self._state = ""
+        self._told = 0
 
     def news(self, run: Run) -> None:
         """Something of the run has changed."""
@@ -107,7 +108,8 @@ class Emitter:
         self._allowed = min(BURST, self._allowed + (now - self._since) * PER_SECOND)
         self._since = now
         newest = run.history(1)
-        if newest and self._allowed >= 1.0:
+        if run.cycles > self._told and newest and self._allowed >= 1.0:
+            self._told = run.cycles
             self._allowed -= 1.0
             event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
             self._events.emit("metrics", event)
