@@ -190,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_page(run)
 
+    dashboard = add("dashboard", "show runs and experiments in a browser: ended, going on, or cut short")
+    dashboard.add_argument(
+        "run", metavar="RUN", nargs="+", type=_folder, help="the directory of a run or of an experiment"
+    )
+    add_page(dashboard)
+
     replay = add("replay", "run a recorded run again from its seam log, and check every digest")
     replay.add_argument("run", metavar="RUN", help="a run directory")
     replay.add_argument("--out", metavar="DIR", type=_folder, help="keep the replay's tables there")

@@ -21,7 +21,7 @@ from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.dashboard.feed import Feed, Insight, columns
 from twin.dashboard.gate import Access, hello
-from twin.dashboard.runs import About, Output, Sensor
+from twin.dashboard.runs import About, Output, Sensor, forecast_ms
 from twin.kernels import Integers
 from twin.record import rundir
 from twin.record.files import failure
@@ -122,11 +122,12 @@ def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardwar
         seed=scenario.seed,
         config=heart.config,
         law=heart.law,
-        machine=options.machine or scenario.name,
+        machine=machine.name,
         run_dir=str(run_dir),
         period_ms=scenario.control.period_ms,
         duration_ms=scenario.duration_ms,
         learns=scenario.learn.enabled,
+        forecast_ms=forecast_ms(scenario),
         sensors=sensors,
         outputs=outputs,
         columns=columns(hardware.sensors, tuple(hardware.limits), tuple(sensor.name for sensor in sensors)),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Response, request
 
-from twin.dashboard.live import LiveRun
 from twin.dashboard.runs import Run
 from twin.dashboard.words import encoded, refusal
 
@@ -30,11 +29,19 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(encoded(value), status, mimetype="application/json")
 
 
+class Progress(Protocol):
+    """An experiment that can be asked, from any thread."""
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is."""
+
+
 class Served:
     """The runs that are served, by their names. Runs may be added at any time, from any thread."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self.experiments: list[Progress] = []
         self._lock = threading.Lock()
 
     def add(self, run: Run) -> None:
@@ -76,5 +83,4 @@ def whole(key: str, least: int, most: int, default: int) -> int:
 
 def described(run: Run) -> dict[str, Any]:
     """A run as `/api/runs` tells of it."""
-    age_ms = run.age_ms if isinstance(run, LiveRun) else None
-    return {**asdict(run.about), "state": run.state, "cycles": run.cycles, "lost": run.lost, "age_ms": age_ms}
+    return {**asdict(run.about), "state": run.state, "cycles": run.cycles, "lost": run.lost, "age_ms": run.age_ms}

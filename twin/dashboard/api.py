@@ -9,12 +9,13 @@ from flask import Blueprint, Response, request, send_from_directory
 
 from twin import __version__
 from twin.dashboard.answers import Refused, Served, answer, described, whole
+from twin.dashboard.pool import Pools
 from twin.dashboard.runs import KEPT, POINTS, Run
 
 MOST_NS = 2**63 - 1
 
 
-def api(served: Served) -> Blueprint:
+def api(served: Served, pools: Pools) -> Blueprint:
     """The routes."""
     routes = Blueprint("api", __name__)
     with as_file(files("twin.dashboard") / "static") as folder:
@@ -32,7 +33,14 @@ def api(served: Served) -> Blueprint:
     def runs() -> Response:
         now_ms = time.time_ns() // 1_000_000
         described_runs = [described(run) for run in served.runs]
-        return answer({"version": __version__, "runs": described_runs, "experiments": [], "now_ms": now_ms})
+        return answer(
+            {
+                "version": __version__,
+                "runs": described_runs,
+                "experiments": [each.progress() for each in served.experiments],
+                "now_ms": now_ms,
+            }
+        )
 
     @routes.get("/api/metrics/latest")
     def latest() -> Response:
@@ -40,7 +48,13 @@ def api(served: Served) -> Blueprint:
         newest = run.history(1)
         record = newest[0] if newest else None
         return answer(
-            {"run": run.about.id, "state": run.state, "record": record, "insight": run.insight(), "pool": None}
+            {
+                "run": run.about.id,
+                "state": run.state,
+                "record": record,
+                "insight": run.insight(),
+                "pool": pools.of(run),
+            }
         )
 
     @routes.get("/api/metrics/history")

@@ -39,10 +39,17 @@ class Feed:
     """A watcher of a loop, which never makes it wait: what the page has no room for is dropped, and counted."""
 
     def __init__(
-        self, channel: socket.socket, about: About, insight: Callable[[], Insight | None] | None = None
+        self,
+        channel: socket.socket,
+        about: About,
+        insight: Callable[[], Insight | None] | None = None,
+        waits: bool = False,
     ) -> None:
-        """`channel` keeps the bounds of what is sent in it (SOCK_SEQPACKET); `insight` asks the learner."""
-        channel.setblocking(False)
+        """`channel` keeps the bounds of what is sent in it (SOCK_SEQPACKET); `insight` asks the learner.
+
+        A loop that makes a run again has nobody to hurry for, so its feed `waits` for room.
+        """
+        channel.setblocking(waits)
         self._channel = channel
         self._outputs: Sequence[str] = [output.name for output in about.outputs]
         self._sensors = len(about.sensors)

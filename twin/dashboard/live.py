@@ -64,6 +64,11 @@ class LiveRun:
         """How long ago the newest record came (ms), None before the first."""
         return None if self._came is None else round((time.monotonic() - self._came) * 1_000)
 
+    @property
+    def tables(self) -> None:
+        """None: they are made while the run goes on."""
+        return None
+
     def record(self, lost: int, row: list[Value], insight: Mapping[str, Any] | None) -> None:
         """Another record came; `lost` have not come in all."""
         kept = (_whole(row[self._time]), marshal.dumps(row))

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Flask, Response
@@ -20,10 +20,17 @@ from werkzeug.exceptions import HTTPException
 from twin.dashboard.answers import Refused, Served, answer, described, encoded, refusal
 from twin.dashboard.api import api
 from twin.dashboard.clients import PATIENCE_SECONDS, PING_SECONDS, Client, Waiting
+from twin.dashboard.compared import compared
+from twin.dashboard.experiments import experiments
+from twin.dashboard.export import export
 from twin.dashboard.gate import HELLO_BYTES, Access, Gate, Limits, heard
 from twin.dashboard.listen import Server
 from twin.dashboard.live import LiveRun, follow
+from twin.dashboard.openapi import openapi
+from twin.dashboard.pool import Pools, pool
+from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
+from twin.record.files import RecordError
 
 PER_SECOND, BURST = 10.0, 3.0
 """A client is told at most so many records a second, and so many at once after it was told none."""
@@ -48,11 +55,20 @@ class _Json:
 def make_app(served: Served) -> tuple[Flask, SocketIO]:
     """The application, and what sends events. Nothing of it asks who is there: that is the gate's."""
     app = Flask("twin.dashboard", static_folder=None)
-    app.register_blueprint(api(served))
+    pools = Pools()
+    for routes in (
+        api(served, pools), compared(served), experiments(served), export(served), pool(served, pools),
+        prometheus(served, pools), openapi(),
+    ):  # fmt: skip
+        app.register_blueprint(routes)
 
     @app.errorhandler(Refused)
     def refused(error: Refused) -> Response:
         return answer(error.body, error.status)
+
+    @app.errorhandler(RecordError)
+    def unreadable(error: RecordError) -> Response:
+        return answer(refusal(str(error)), 503)
 
     @app.errorhandler(HTTPException)
     def wrong(error: HTTPException) -> Response:
@@ -104,11 +120,15 @@ class Emitter:
         if run.state != self._state:
             self._state = run.state
             self._events.emit("run", {"run": described(run)})
+            # With the last record, whatever was told just before.
+            self._allowed = max(self._allowed, 1.0)
         now = time.monotonic()
         self._allowed = min(BURST, self._allowed + (now - self._since) * PER_SECOND)
         self._since = now
+        if self._allowed < 1.0:
+            return
         newest = run.history(1)
-        if run.cycles > self._told and newest and self._allowed >= 1.0:
+        if newest and run.cycles > self._told:
             self._told = run.cycles
             self._allowed -= 1.0
             event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
@@ -121,32 +141,39 @@ def serve(
     served: Served,
     feeds: Sequence[socket.socket],
     limits: Limits | None = None,
+    until: threading.Event | None = None,
+    take: Callable[[LiveRun], Run] = lambda live: live,
 ) -> None:
-    """Serve until every feed has ended, and a moment longer; without feeds until interrupted."""
+    """Serve until every feed has ended, and a moment longer; with `until`, until that is set.
+
+    `take` says what is served in place of what a feed tells of.
+    """
     # Hundreds of threads that do little.
     threading.stack_size(STACK_BYTES)
     server, events = make_server(listener, access, served, limits or Limits())
 
     def listen(channel: socket.socket) -> None:
         emitter = Emitter(events)
+        runs: dict[LiveRun, Run] = {}
 
-        def begun(run: LiveRun) -> None:
-            served.add(run)
-            emitter.news(run)
+        def begun(live: LiveRun) -> None:
+            runs[live] = take(live)
+            served.add(runs[live])
+            emitter.news(runs[live])
 
-        follow(channel, begun, emitter.news)
+        follow(channel, begun, lambda live: emitter.news(runs[live]))
 
     listening = [threading.Thread(target=listen, args=(channel,), daemon=True) for channel in feeds]
     for thread in listening:
         thread.start()
-    if not feeds:
-        server.serve_forever()
-        return
 
     def end() -> None:
-        for thread in listening:
-            thread.join()
-        time.sleep(LINGER_SECONDS)
+        if until is not None:
+            until.wait()
+        else:
+            for thread in listening:
+                thread.join()
+            time.sleep(LINGER_SECONDS)
         server.shutdown()
 
     threading.Thread(target=end, daemon=True).start()
