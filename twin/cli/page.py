@@ -101,11 +101,14 @@ class Page:
         return Feed(ours, about, insight)
 
     def end(self, told: bool) -> None:
-        """Let go of the process, which ends by itself a moment after its feed; not `told`, it hangs, and is ended."""
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            if not told:
+        """Let go of the process, which ends by itself a moment after its feed; not `told`, or stopped, it is ended."""
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0]
+            if not told or state == "T":
                 os.kill(self.process, signal.SIGKILL)
-            os.waitpid(self.process, 0 if not told else os.WNOHANG)
+                os.waitpid(self.process, 0)
+            else:
+                os.waitpid(self.process, os.WNOHANG)
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:
