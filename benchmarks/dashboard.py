@@ -414,7 +414,7 @@ def slow(scenario: Scenario) -> dict[str, float]:
             threads = len(list(Path(f"/proc/{served.process}/task").iterdir()))
         feed.end()
         seen, ends = told.get(timeout=30)
-    lost = sum(count - sum(number >= 100 for number in each) for each in seen)
+    lost = sum(count - len({number for number in each if number >= 100}) for each in seen)
     print(f"slow: well clients ended with {ends}", file=sys.stderr)
     return {
         "slow_memory_mb": most - before,

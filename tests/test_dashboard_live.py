@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import marshal
 import socket
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from running import quick, run, shipped_scenario
 
 from hardware.interface import Limit
 from twin.control.cycle import Cycle
+from twin.dashboard import feed as feed_module
 from twin.dashboard.feed import Feed, Insight, columns
 from twin.dashboard.live import ABOUT, END, RECORD, LiveRun, follow, thinned
 from twin.dashboard.runs import KEPT, POINTS, About, Output, Sensor
@@ -167,25 +167,26 @@ def test_a_page_that_has_stopped_holds_nobody_up_at_the_end() -> None:
         feed = Feed(ours, told)
         while not feed.dropped:
             feed.cycle(kept[0], None)
-        feed.end()
+        assert not feed.end()
         assert feed.over
         (live,), _ = heard(theirs)
     # The end did not come through: to the page the run is lost.
     assert live.state == "lost"
 
 
-def test_a_page_that_is_gone_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("twin"), "propagate", True)
+def test_a_page_that_is_gone_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(feed_module.log, "warning", lambda words, *values: said.append(words % values))
     told, kept = cycles(3)
     with pair() as (ours, theirs):
         feed = Feed(ours, told)
         theirs.close()
         for cycle in kept:
             feed.cycle(cycle, None)
-        feed.end()
-    (said,) = [record.message for record in caplog.records if "page" in record.message]
-    assert said.startswith("the page is gone (")
-    assert said.endswith("run.log says why; the run goes on without it")
+        assert feed.end()
+    (only,) = said
+    assert only.startswith("the page is gone (")
+    assert only.endswith("run.log says why; the run goes on without it")
 
 
 def test_a_learner_that_cannot_tell_costs_what_it_thinks() -> None:

@@ -139,6 +139,8 @@ def test_what_becomes_of_the_page_is_nothing_to_the_run(
         until(lambda: (run.data("/api/metrics/latest") or {}).get("record"))
         os.kill(run.page, number)
         result = run.result()
+        # Nobody is left over, whatever had become of it.
+        assert not alive(run.page)
     assert {name: result[name] for name in DIGESTS} == alone
     assert run.said.count("the page is gone") == (number == signal.SIGKILL)
 

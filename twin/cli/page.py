@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -99,10 +100,15 @@ class Page:
         self._listener.close()
         return Feed(ours, about, insight)
 
-    def end(self) -> None:
-        """Let go of the process, which ends by itself a moment after its feed."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.process, os.WNOHANG)
+    def end(self, told: bool) -> None:
+        """Let go of the process, which ends by itself a moment after its feed; not `told`, or stopped, it is ended."""
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0]
+            if not told or state == "T":
+                os.kill(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
+            else:
+                os.waitpid(self.process, os.WNOHANG)
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:
@@ -162,8 +168,7 @@ def fed(page: Page | None, about: About, controller: Controller, run_dir: rundir
     try:
         yield feed
     finally:
-        feed.end()
-        page.end()
+        page.end(told=feed.end())
         file.unlink(missing_ok=True)
 
 

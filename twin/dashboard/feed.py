@@ -77,17 +77,19 @@ class Feed:
         except Exception as error:  # whatever is wrong with the page is nothing to the run
             self._lose(f"the page gets no more records: {type(error).__name__}: {error}")
 
-    def end(self) -> None:
-        """Say how the run came out, and close. Waits a moment for a page that is behind."""
+    def end(self) -> bool:
+        """Say how the run came out, and close. Waits a moment for a page that is behind; False if it took nothing."""
+        told = True
         try:
             if not self.over and not self._send((END, self.state)):
                 poll = select.poll()
                 poll.register(self._channel, select.POLLOUT)
                 poll.poll(END_SECONDS * 1_000)
-                self._send((END, self.state))
+                told = self._send((END, self.state))
         finally:
             self.over = True
             self._channel.close()
+        return told
 
     def _thought(self) -> Insight | None:
         """What the learner thinks. One that cannot tell is not asked again."""

@@ -113,6 +113,7 @@ class Emitter:
         self._allowed = BURST
         self._since = time.monotonic()
         self._state = ""
+        self._told = 0
 
     def news(self, run: Run) -> None:
         """Something of the run has changed."""
@@ -127,7 +128,8 @@ class Emitter:
         if self._allowed < 1.0:
             return
         newest = run.history(1)
-        if newest:
+        if newest and run.cycles > self._told:
+            self._told = run.cycles
             self._allowed -= 1.0
             event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
             self._events.emit("metrics", event)
