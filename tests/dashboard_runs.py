@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,10 +72,12 @@ def told(*overrides: str, scenario: str = "gaming") -> list[Row]:
 class Dashboard:
     """`twin dashboard` in a process of its own, asked as a program would ask it. A context manager."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, scratch: Path | None = None) -> None:
+        """`scratch` is where it may leave something."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "twin", "dashboard", *map(str, arguments), "--port", "0"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=None if scratch is None else {**os.environ, "TMPDIR": str(scratch)},
         )  # fmt: skip
         assert self._process.stdout is not None
         self.first_line = self._process.stdout.readline()
@@ -109,6 +112,11 @@ class Dashboard:
             assert self._process.poll() is None, self.end(signal.SIGTERM)
             time.sleep(0.1)
         raise AssertionError(f"it did not come to that: {self.runs()}")
+
+    def children(self) -> list[int]:
+        """The processes that it has started."""
+        of_threads = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(child) for each in of_threads for child in each.read_text().split()]
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
         """Status, the rest of the output, and what was said on standard error."""

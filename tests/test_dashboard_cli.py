@@ -21,8 +21,11 @@ from commands import command, refused, unchanged
 from dashboard_runs import Dashboard, Row, recorded, told
 
 from twin import __version__
+from twin.cli.dashboard import EXPERIMENT
+from twin.experiment import store
 from twin.record.rundir import MANIFEST, SCENARIO, SEAM_LOG
 from twin.record.seamlog import SeamLogWriter, read_seam_log
+from twin.scenario import ACTIONS
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,8 @@ def test_every_kind_of_run_side_by_side(tmp_path: Path, finished: Path, learned:
         assert page.json("/api/difference", a="killed", b="torn")["difference"]["column"] == "row"
 
         assert records(page, "learned") == told("duration_ms=3000", "learn.enabled=true")
+        page.wait_for(lambda: page.json("/api/metrics/latest", run="learned")["insight"])
+        assert set(page.json("/api/metrics/latest", run="learned")["insight"]["q_values"]) == set(ACTIONS)
         runs = page.runs()
         origins = {name: run["origin"] for name, run in runs.items()}
         assert origins == {
@@ -125,12 +130,25 @@ def test_a_run_has_ended_when_nobody_writes_its_directory_any_more(tmp_path: Pat
         page.wait_for(lambda: page.runs().get("run", {}).get("cycles") == 30)
         # The log has its end, and the rest is still being written.
         assert page.runs()["run"]["state"] == "running"
+        killed_page = Dashboard(run, scratch=tmp_path)
+        killed_page.wait_for(lambda: "run" in killed_page.runs())
+        helpers = killed_page.children()
+        assert len(helpers) == 1
+        killed_page.end(signal.SIGKILL)
+        page.wait_for(lambda: not any(map(is_alive, helpers)))
         stopped = (finished / MANIFEST).read_text().replace('"stopped": 0', '"stopped": 1')
         (run / MANIFEST).write_text(stopped)
     with page:
         page.wait_for(lambda: page.runs()["run"]["state"] != "running")
         assert page.runs()["run"]["state"] == "stopped"
         assert page.end(signal.SIGINT) == (0, "", "")
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def other_version(run: Path, place: Path) -> Path:
@@ -181,6 +199,10 @@ def test_bad_input_is_named_all_at_once(tmp_path: Path, finished: Path) -> None:
         ],
         said,
     )
+
+
+def test_an_experiment_is_known_by_its_file() -> None:
+    assert EXPERIMENT == store.MANIFEST
 
 
 def test_one_mistake_is_one_line(tmp_path: Path) -> None:

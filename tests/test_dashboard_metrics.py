@@ -121,7 +121,7 @@ def test_a_run_that_goes_on_tells_what_its_newest_record_says(run: TableRun, rec
     assert value(metrics, "hwmon_pwm", **chip, sensor="cpu_fan") == record["cpu_fan_pwm_applied"]
     assert value(metrics, "cpu_utilization_ratio") == record["cpu_load_ppm"] / 1e6
     assert value(metrics, "cpu_scaling_frequency_hertz") == record["cpu_clock_kilohertz"] * 1_000
-    assert value(metrics, "memory_MemTotal_bytes") == record["memory_total_kibibytes"] * 1_024
+    assert value(metrics, "memory_total_bytes") == record["memory_total_kibibytes"] * 1_024
     assert value(metrics, "gpu_power_watts") == record["gpu_power_microwatts"] / 1e6
     assert value(metrics, "rapl_package_joules_total") == record["cpu_energy_microjoules"] / 1e6
     assert value(metrics, "heartbeat_ticks_total") == record["tick_number"] + 1
@@ -243,7 +243,7 @@ def test_the_board_shows_metrics_that_there_are() -> None:
     # What the board leaves out is what nobody would draw.
     assert told_names - used == {
         "pulsetwin_build_info", "pulsetwin_run_info", "pulsetwin_run_state", "pulsetwin_run_lost_records_total",
-        "pulsetwin_memory_MemTotal_bytes", "pulsetwin_memory_MemAvailable_bytes", "pulsetwin_words_offered_hertz",
+        "pulsetwin_memory_total_bytes", "pulsetwin_memory_available_bytes", "pulsetwin_words_offered_hertz",
         "pulsetwin_pool_fragmentation_ratio", "pulsetwin_pool_guesses_total", "pulsetwin_pool_guesses_right_total",
     }  # fmt: skip
 

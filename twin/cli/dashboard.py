@@ -27,14 +27,14 @@ from twin.dashboard.live import LiveRun
 from twin.dashboard.replayed import ReplayedRun
 from twin.dashboard.runs import Run
 from twin.dashboard.tables import TableRun, open_run
-from twin.experiment.store import MANIFEST as EXPERIMENT
-from twin.experiment.store import Store
 from twin.loader import ScenarioError
 from twin.record.files import RecordError
 from twin.record.rundir import CONTROL, SEAM_LOG, TICKS, RunDirectory
 from twin.record.seamfollow import SeamFollower, is_written
 from twin.record.seamlog import read_seam_log
 
+EXPERIMENT = "manifest.sqlite"
+"""The file that an experiment's directory has (`twin.experiment.store`, whose import takes a compiler)."""
 MOST_RUNS = 16
 """So many are shown side by side: each that is made again is a process."""
 
@@ -139,6 +139,8 @@ def _looked_at(path: Path, taken: set[str]) -> Asked:
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
     run_id = next(each for n in range(1, MOST_RUNS + 2) if (each := plain if n == 1 else f"{plain}-{n}") not in taken)
     if (path / EXPERIMENT).is_file():
+        from twin.experiment.store import Store
+
         Store(path).close()
         return Asked(run_id, name, path, is_experiment=True)
     directory = RunDirectory.open(path, needs=())

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -68,7 +69,8 @@ class Page:
     def __init__(self, listener: socket.socket, access: Access) -> None:
         self._listener = listener
         self._access = access
-        self._process = 0
+        self.process = 0
+        """The page's, once it has begun."""
         self.link = link(access)
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None, errors: Path) -> Feed:
@@ -82,7 +84,7 @@ class Page:
             descriptors = (self._listener.fileno(), theirs.fileno())
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
-            self._process = os.posix_spawn(
+            self.process = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "twin.dashboard.server", *map(str, descriptors)],
                 # Hundreds of threads would each have a heap of their own.
@@ -98,10 +100,15 @@ class Page:
         self._listener.close()
         return Feed(ours, about, insight)
 
-    def end(self) -> None:
-        """Let go of the process, which ends by itself a moment after its feed."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._process, os.WNOHANG)
+    def end(self, told: bool) -> None:
+        """Let go of the process, which ends by itself a moment after its feed; not `told`, or stopped, it is ended."""
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0]
+            if not told or state == "T":
+                os.kill(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
+            else:
+                os.waitpid(self.process, os.WNOHANG)
 
 
 def about_run(options: argparse.Namespace, scenario: Scenario, hardware: Hardware, run_dir: Path) -> About:
@@ -161,8 +168,7 @@ def fed(page: Page | None, about: About, controller: Controller, run_dir: rundir
     try:
         yield feed
     finally:
-        feed.end()
-        page.end()
+        page.end(told=feed.end())
         file.unlink(missing_ok=True)
 
 

@@ -86,11 +86,12 @@ def part_and_time(text: str) -> tuple[float, float]:
 
 def speed(text: str) -> float:
     """Simulated seconds in a second, 0.1 to 100; infinity for `max`, as many as can be."""
-    if text == "max":
-        return float("inf")
-    value = finite(text)
-    if not 0.1 <= value <= 100.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a speed from 0.1 to 100, or max")
+    try:
+        value = float("inf") if text == "max" else float(text)
+    except ValueError:
+        value = 0.0
+    if text != "max" and not 0.1 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a speed from 0.1 to 100, or max")
     return value
 
 

@@ -9,12 +9,13 @@ from flask import Blueprint, Response, request, send_from_directory
 
 from twin import __version__
 from twin.dashboard.answers import Refused, Served, answer, described, whole
+from twin.dashboard.pool import Pools
 from twin.dashboard.runs import KEPT, POINTS, Run
 
 MOST_NS = 2**63 - 1
 
 
-def api(served: Served) -> Blueprint:
+def api(served: Served, pools: Pools) -> Blueprint:
     """The routes."""
     routes = Blueprint("api", __name__)
     with as_file(files("twin.dashboard") / "static") as folder:
@@ -47,7 +48,13 @@ def api(served: Served) -> Blueprint:
         newest = run.history(1)
         record = newest[0] if newest else None
         return answer(
-            {"run": run.about.id, "state": run.state, "record": record, "insight": run.insight(), "pool": None}
+            {
+                "run": run.about.id,
+                "state": run.state,
+                "record": record,
+                "insight": run.insight(),
+                "pool": pools.of(run),
+            }
         )
 
     @routes.get("/api/metrics/history")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from twin.dashboard.answers import Refused, Served, answer
 from twin.dashboard.runs import Run
@@ -26,6 +26,9 @@ def compared(served: Served) -> Blueprint:
 
     @routes.get("/api/difference")
     def difference() -> Response:
+        for key in ("a", "b"):
+            if key not in request.args:
+                raise Refused(400, "two runs are compared", key, "", "the ids of two runs, as a= and b=")
         a, b = _tables(served.asked("a"), "a"), _tables(served.asked("b"), "b")
         # One at a time: long runs take seconds.
         with lock:

@@ -14,7 +14,6 @@ from typing import Any
 from flask import Blueprint, Response
 
 from twin.dashboard.answers import Served, answer
-from twin.experiment.store import PLAN, Store
 from twin.record.files import RecordError, read_json
 
 AGAIN_SECONDS = 1.0
@@ -64,6 +63,9 @@ class Experiment:
             return nothing | known | {"trouble": str(error)}
 
     def _looked(self, now: float) -> dict[str, Any]:
+        # Imported here, because it takes a compiler, and most pages show no experiment.
+        from twin.experiment.store import PLAN, Store
+
         plan = _plan(self._folder / PLAN)
         names = [str(each.get("name", "")) for each in plan["configurations"]]
         runs_each, kicked_each = int(plan["runs"]), int(plan["kicks"]["seeds"])

@@ -73,21 +73,34 @@ class Feed:
             else:
                 values = tick.tolist()
                 row += [values[column] for column in _TICK_COLUMNS]
-            self._send((RECORD, self.dropped, row, None if self._insight is None else self._insight()))
+            self._send((RECORD, self.dropped, row, self._thought()))
         except Exception as error:  # whatever is wrong with the page is nothing to the run
             self._lose(f"the page gets no more records: {type(error).__name__}: {error}")
 
-    def end(self) -> None:
-        """Say how the run came out, and close. Waits a moment for a page that is behind."""
+    def end(self) -> bool:
+        """Say how the run came out, and close. Waits a moment for a page that is behind; False if it took nothing."""
+        told = True
         try:
             if not self.over and not self._send((END, self.state)):
                 poll = select.poll()
                 poll.register(self._channel, select.POLLOUT)
                 poll.poll(END_SECONDS * 1_000)
-                self._send((END, self.state))
+                told = self._send((END, self.state))
         finally:
             self.over = True
             self._channel.close()
+        return told
+
+    def _thought(self) -> Insight | None:
+        """What the learner thinks. One that cannot tell is not asked again."""
+        if self._insight is None:
+            return None
+        try:
+            return self._insight()
+        except Exception as error:  # whatever is wrong with the learner, the record is told
+            log.warning("the learner cannot tell what it thinks: %s: %s", type(error).__name__, error)
+            self._insight = None
+            return None
 
     def _send(self, message: tuple[Any, ...]) -> bool:
         """Whether there was room for it."""

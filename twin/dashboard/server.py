@@ -37,6 +37,7 @@ PER_SECOND, BURST = 10.0, 3.0
 LINGER_SECONDS = 2.0
 """So long the page can still be read when its run is over."""
 STACK_BYTES = 1 << 20
+NICE = 10
 
 
 class _Json:
@@ -56,7 +57,7 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     app = Flask("twin.dashboard", static_folder=None)
     pools = Pools()
     for routes in (
-        api(served), compared(served), experiments(served), export(served), pool(served, pools),
+        api(served, pools), compared(served), experiments(served), export(served), pool(served, pools),
         prometheus(served, pools), openapi(),
     ):  # fmt: skip
         app.register_blueprint(routes)
@@ -112,17 +113,23 @@ class Emitter:
         self._allowed = BURST
         self._since = time.monotonic()
         self._state = ""
+        self._told = 0
 
     def news(self, run: Run) -> None:
         """Something of the run has changed."""
         if run.state != self._state:
             self._state = run.state
             self._events.emit("run", {"run": described(run)})
+            # With the last record, whatever was told just before.
+            self._allowed = max(self._allowed, 1.0)
         now = time.monotonic()
         self._allowed = min(BURST, self._allowed + (now - self._since) * PER_SECOND)
         self._since = now
+        if self._allowed < 1.0:
+            return
         newest = run.history(1)
-        if newest and self._allowed >= 1.0:
+        if newest and run.cycles > self._told:
+            self._told = run.cycles
             self._allowed -= 1.0
             event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
             self._events.emit("metrics", event)
@@ -177,6 +184,8 @@ def main(arguments: Sequence[str]) -> int:
     """The process beside a run; `arguments` are the descriptors of the listener and of the feed."""
     # Ctrl-C is for the run; the feed's end is what ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where there are too few processors, the run comes first.
+    os.nice(NICE)
     listener, feed = (socket.socket(fileno=int(text)) for text in arguments)
     access, limits = heard(feed.recv(HELLO_BYTES))
     serve(listener, access, Served(), [feed], limits)

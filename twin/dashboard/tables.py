@@ -35,7 +35,7 @@ SCHEMAS = {CONTROL: "control/1", TICKS: "tick/1"}
 TIME = "time_ns"
 _NOT_OF_A_RECORD = ("run_id", "config", "lateness_ns")
 """Columns of a tick that a record does not have: the first two are the run's, the last one's name is the cycle's."""
-_PIECE_ROWS = 4_096
+_PIECE_ROWS = 2_048
 
 
 class _Table:
