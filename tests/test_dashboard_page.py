@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: what it shows is what the tables have, wherever its records come from."""
+"""The page in a real browser, where there is one: it shows what the tables have, wherever its records come from."""
 
 from __future__ import annotations
 
@@ -211,18 +211,14 @@ def test_whole_run_and_each_range_are_drawn(two: tuple[Path, Path], window: chro
     with serving(open_run("one", "one", two[0])) as (url, _):
         window.open(url)
         window.wait_for("document.querySelector('.view')?.dataset.cycle")
-        x = "document.querySelector('.graph canvas[role]').of.chart?.scales.x"
+        chart = "document.querySelector('.graph canvas[role]').of.chart"
+        ends = f"[{chart}?.scales.x.min, {chart}?.scales.x.max].map(one => Math.round(10 * one)).join()"
         # The forecast is drawn five seconds ahead of the last record.
         for name, first, last in (("60", 13.9, 24.9), ("300", 0, 30), ("ten", 0, 600), ("whole", 0, 24.9)):
             window.run(f"const pick = document.querySelector('#range-pick'); pick.value = '{name}';"
                        "pick.dispatchEvent(new Event('change'))")  # fmt: skip
-            window.wait_for(
-                f"[{x}?.min, {x}?.max].map(one => Math.round(10 * one)).join() === '{10 * first:.0f},{10 * last:.0f}'"
-            )
-            assert (
-                window.run("return document.querySelector('.graph canvas[role]').of.chart.data.datasets[0].data.length")
-                > 60
-            )
+            window.wait_for(f"{ends} === '{10 * first:.0f},{10 * last:.0f}'")
+            assert window.run(f"return {chart}.data.datasets[0].data.length") > 60
 
 
 def test_two_runs_and_where_they_part(two: tuple[Path, Path], window: chromium.Browser) -> None:
@@ -232,15 +228,12 @@ def test_two_runs_and_where_they_part(two: tuple[Path, Path], window: chromium.B
         window.look(1_400, "light", height=3_000)
         window.open(url)
         window.wait_for("document.querySelectorAll('.view').length === 2")
-        click = "[...document.querySelectorAll('#transport button')].find(one => one.innerText === 'First difference').click()"
-        window.run(click)
+        window.run("document.querySelector('#transport > button').click()")
         said = window.wait_for("document.querySelector('#transport .said').innerText.match(/First difference.*/)?.[0]")
         assert f"{difference.column} is {difference.a} and {difference.b}" in said
         window.run("document.querySelector('#transport [aria-label=End]').click()")
-        last = [len(table(run)) - 1 for run in two]
-        window.wait_for(
-            f"[...document.querySelectorAll('.view')].map(one => Number(one.dataset.cycle)).join() === '{last[0]},{last[1]}'"
-        )
+        last = ",".join(str(len(table(run)) - 1) for run in two)
+        window.wait_for(f"[...document.querySelectorAll('.view')].map(one => one.dataset.cycle).join() === '{last}'")
         for view, run in enumerate(two):
             assert_shows(shown(window, view), table(run)[-1])
         axes = "[...document.querySelectorAll('.graph.wide canvas[role]')].map(one => one.of.chart.scales.x.max)"
@@ -355,7 +348,8 @@ def test_colours_stay_as_chosen(two: tuple[Path, Path], window: chromium.Browser
 
 
 def test_keyboard_alone_reaches_everything(two: tuple[Path, Path], window: chromium.Browser) -> None:
-    wanted = "[...document.querySelectorAll('a, button, select, input, summary, .scroll')].filter(one => one.checkVisibility())"
+    kinds = "a, button, select, input, summary, .scroll"
+    wanted = f"[...document.querySelectorAll('{kinds}')].filter(one => one.checkVisibility())"
     with serving(open_run("one", "one", two[0])) as (url, _):
         window.open(url)
         window.wait_for("document.querySelector('.view')?.dataset.cycle")
@@ -391,7 +385,8 @@ def test_memory_stays_flat(two: tuple[Path, Path], window: chromium.Browser) -> 
         const first = window.fed.newest.last?.cycle ?? -1;
         for (let cycle = first + 1; cycle <= first + %d; cycle += 1) {
           const record = Object.fromEntries(about.columns.map(name => [name, cycle]));
-          window.fed.hear({...record, cycle, time_ns: cycle * 1e8, reason: `cycle ${cycle}`}, {q_values: {noop: cycle}}, 0);
+          const insight = {q_values: {noop: cycle}};
+          window.fed.hear({...record, cycle, time_ns: cycle * 1e8, reason: `cycle ${cycle}`}, insight, 0);
           if (cycle %% 50 === 0) window.fed.graphs(Math.max(0, cycle - 60) * 1e8, cycle * 1e8, 0, () => null);
         }
         return window.fed.newest.rows.length;
