@@ -1,5 +1,6 @@
 // What is drawn on canvases beside lines: colours, marks, limits, what is expected, and the place in time.
 
+import { el } from "./dom.js";
 import { known } from "./format.js";
 
 export const COLOURS = ["blue", "vermillion", "green", "purple", "orange", "black", "sky", "yellow"];
