@@ -14,7 +14,7 @@ from hardware.linux.output import MOST, Lane, Output
 from hardware.linux.sysfs import Outcome
 
 RETRY_READS = 10
-"""After so many refreshes without a GPU the library is initialised again."""
+"""After so many refreshes without a GPU a library that could not be initialised is tried again."""
 
 PLACES = ("power_limit", "clock_limit", "clock_policy", "fan", "fan_policy")
 """What can be written: milliwatts, megahertz, percent, and whether a program sets it (1) or the driver (0)."""
@@ -84,7 +84,7 @@ class Gpu:
         return max(now, self._clock_limit)
 
     def refresh(self) -> None:
-        """Initialise when there is no GPU at hand, and again every `RETRY_READS` calls while there is none."""
+        """Initialise when there is no GPU at hand: at once, and then every `RETRY_READS` calls while that fails."""
         if self._handle is not None:
             return
         if self._wait > 0:
@@ -170,9 +170,10 @@ class Gpu:
                 if getattr(self._module, name, None) == number:
                     return Outcome(None, status, detail)
             if any(getattr(self._module, name, None) == number for name in _GONE):
-                # The handle is worthless now, even when the same GPU comes back.
+                # The handle is worthless now, even when the same GPU comes back. While the library can be initialised
+                # nobody waits: what was lost for a moment may have to be given back in the next one.
                 self._handle = None
-                self._wait = RETRY_READS - 1
+                self._wait = 0
                 self._why = Outcome(None, Status.UNREADABLE, detail)
         elif isinstance(error, AttributeError):
             return Outcome(None, Status.ABSENT, detail)
