@@ -12,6 +12,7 @@ import fcntl
 import os
 import pickle
 import select
+import shutil
 import signal
 import struct
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hardware.interface import Applied, Command, Readings, Status, Wiring
+from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands
 from hardware.linux.hands import DirectHands, Hands
@@ -147,6 +149,11 @@ def assemble(wiring: Wiring) -> None:
     for name, source in (("sys", "/sys"), ("proc", "/run/tree/proc"), ("run", "/run/tree/run")):
         (MACHINE / name).mkdir(parents=True)
         _mount(source, str(MACHINE / name))
+
+
+def forget_sessions() -> None:
+    """Nobody has acted on this machine yet: its drivers remember nothing, and whoever comes need not wait for that."""
+    shutil.rmtree(MACHINE / FOLDER, ignore_errors=True)
 
 
 def start(wiring: Wiring, acts: str) -> tuple[dict[str, str], dict[str, str]]:
