@@ -197,10 +197,25 @@ def apply(values: dict[str, int], registers: list[tuple[int, int, int]]) -> tupl
     return Applied(dict(applied.values), applied.clamped, applied.failed), look(registers)
 
 
+def act(values: dict[str, int], cycles: int, registers: list[tuple[int, int, int]]) -> tuple[Applied, list[int]]:
+    """So many control cycles, ten a second, with one and the same command; as `apply`, of the last one."""
+    for _cycle in range(cycles - 1):
+        backend.read()
+        backend.apply(Command(values))
+        time.sleep(0.1)
+    backend.read()
+    return apply(values, registers)
+
+
 def close() -> tuple[tuple[str, str], ...]:
     """Close the backend; what could not be given back."""
     backend.close()
     return backend.unrestored
+
+
+def give_back() -> dict[str, Any]:
+    """What `twin restore` does."""
+    return restore(Root(MACHINE))
 
 
 def strike(
@@ -227,10 +242,12 @@ def strike(
     struck_ns = time.monotonic_ns()
     last_ns = unsafe = 0
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
-        if _unsafe(before, look(registers)):
+        now = look(registers)
+        if _unsafe(before, now):
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
-        time.sleep(0.0005)
+        # Looking takes all that the processor can do. What was given back may only become unsafe again.
+        time.sleep(0.005 if _given_back(before, now) and acted else 0.0005)
     if number != signal.SIGKILL:
         os.kill(controller, signal.SIGKILL)
         time.sleep(0.2)
