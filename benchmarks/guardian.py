@@ -201,7 +201,7 @@ def deaths(root: Path, kills: int, hangs: int) -> dict[str, float]:
 
         def is_safe(tree: SysTree = tree, before: dict[str, int] = before) -> bool:
             now = tree.commands()
-            return all(now[name] in (before[name], safe[name]) for name in safe)
+            return all(now.get(name) in (before[name], safe[name]) for name in safe)
 
         def is_back(tree: SysTree = tree, before: dict[str, int] = before) -> bool:
             return tree.commands() == before
