@@ -1,4 +1,4 @@
-"""What goes while a machine is guarded: rights, calls, cores, controllers and the wall clock."""
+"""What goes while a machine is guarded: rights, calls, chips, cores, controllers and the wall clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from guarding import (
+    CHIP,
     FILES,
     FLOOR,
     MIDDLE,
@@ -28,12 +30,14 @@ from guarding import (
     shown,
     until,
 )  # fmt: skip
-from hardware_fakes import put
+from hardware_fakes import add_chip, contents, put
 from nvml_library import COMPILER
 from profiles import NIGHTLY
 from test_guardian_errno import mounted, needs_mounts
+from test_guardian_process import acting, applied_until
 
 from hardware import guardian as module
+from hardware.interface import Command
 from hardware.journal import FOLDER, Journal
 from hardware.linux.sysfs import Root
 from hardware.restore import restore
@@ -184,6 +188,42 @@ def test_calls_that_fail_for_a_while_are_said_and_change_nothing_for_the_others(
         assert {other: shown(root)[path] for other, path in FILES.items()} == OTHER
         assert guarded.guardian.end() == 0
     assert shown(root) == before
+
+
+# --- chips ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_chip_that_comes_back_under_another_number_is_taken_there_and_whoever_has_its_number_is_not(
+    root: Path,
+) -> None:
+    """As after its driver was unbound and bound again, while another chip has come."""
+    originals = {name: (root / CHIP / name).read_text() for name in ("pwm1", "pwm1_enable", "pwm2")}
+    hardware = acting(root)
+    try:
+        applied_until(hardware, root)
+        shutil.copytree(root / CHIP, root / "unbound", symlinks=True)
+        shutil.rmtree(root / CHIP)
+        (root / "sys/class/hwmon/hwmon2").unlink()
+        until(lambda: {"fan_pwm", "plain_pwm"} == dict(hardware.apply(Command(OTHER)).failed).keys())
+        other = add_chip(root, 2, "platform/other.1", "other", {"pwm1": 10, "pwm1_enable": 1, "pwm2": 20})
+        before = contents(other)
+        back = (root / CHIP).with_name("hwmon7")
+        (root / "unbound").rename(back)
+        (root / "sys/class/hwmon/hwmon7").symlink_to(f"../../devices/{back.relative_to(root / 'sys/devices')}")
+
+        def taken() -> bool:
+            hardware.read()
+            time.sleep(0.02)
+            return not hardware.apply(Command(OTHER)).failed
+
+        until(taken)
+        until(lambda: [(back / name).read_text() for name in ("pwm1", "pwm2")] == ["111\n", "77\n"])
+        assert contents(other) == before
+    finally:
+        hardware.close()
+    assert hardware.unrestored == ()
+    assert {name: (back / name).read_text() for name in originals} == originals
+    assert contents(other) == before
 
 
 # --- cores ------------------------------------------------------------------------------------------------------------
