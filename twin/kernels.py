@@ -69,7 +69,7 @@ def _compiled(function: Function, error_model: Literal["python", "numpy"]) -> Fu
     os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
     import numba
 
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is not None:
         numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
     compiled = numba.njit(cache=folder is not None, fastmath=False, error_model=error_model)(function)
@@ -77,7 +77,7 @@ def _compiled(function: Function, error_model: Literal["python", "numpy"]) -> Fu
 
 
 @functools.cache
-def _cache_folder() -> str | None:
+def cache_folder() -> str | None:
     """Where compiled kernels are kept; None where no folder can be written, and each process compiles for itself.
 
     One folder for each state of the sources: numba itself looks only at the file of a kernel, not at those that the
