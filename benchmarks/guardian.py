@@ -33,7 +33,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardware.guardian import BEAT_NS, LATENESS_NS
+from hardware.beats import LATENESS_NS
+from hardware.guardian import BEAT_NS
 from hardware.interface import Command, Status
 from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware

@@ -14,6 +14,7 @@ from hardware import guardian as module
 from hardware.guardian import PAIR, PROPOSAL
 from hardware.journal import FOLDER, Journal
 from hardware.linux import nvml
+from hardware.linux.guarded import describe
 from hardware.linux.sysfs import Root
 from hardware.restore import replay
 
@@ -69,7 +70,7 @@ def outputs(card: Card) -> list[dict[str, Any]]:
         output = nvml.find_output(gpu, name)
         assert not isinstance(output, str)
         minimum, maximum, safe = bounds
-        described = output.describe()
+        described = describe(output)
         found.append({"name": name, "minimum": minimum, "maximum": maximum, "safe": safe, "output": described})
     return found
 
@@ -99,14 +100,14 @@ def test_power_clocks_and_fans_are_set_and_the_drivers_policy_comes_back(card: C
         entries = Journal(str(tmp_path / FOLDER)).read()
         guarded.guardian.watch.end("enough")
         assert guarded.guardian.end() == 0
-    assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
-    # Another process, which has locked nothing itself, gives back what the journal says.
-    assert entries is not None
-    card.watts, card.locked, card.fans = 130_000, (0, 500), [40, 40]
-    journal = Journal(str(tmp_path / FOLDER))
-    journal.write(entries[0])
-    assert replay(Root(tmp_path), journal)["unrestored"] == []
-    assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
+        assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
+        # Another process, which has locked nothing itself, gives back what the journal says.
+        assert entries is not None
+        card.watts, card.locked, card.fans = 130_000, (0, 500), [40, 40]
+        journal = Journal(str(tmp_path / FOLDER))
+        journal.write(entries[0])
+        assert replay(Root(tmp_path), journal)["unrestored"] == []
+        assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
 
 
 def test_a_card_that_is_lost_is_said_and_does_not_stop_the_end(card: Card, tmp_path: Path) -> None:

@@ -22,14 +22,21 @@ from typing import Any
 from hardware.guardian import ANSWER, ANSWER_EVERY, LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
 from hardware.linux.hands import Asked
-from hardware.linux.sysfs import Outcome
+from hardware.linux.output import Output
+from hardware.linux.sysfs import FileCell, Outcome, Readable
 from hardware.watch import LEASE_NS
 
-START_SECONDS = 10.0
-"""So long the first start may take, the only one that is waited for, and as long again as a driver may remember
-what it has read."""
-END_SECONDS = 10.0
-"""So long giving everything back may take at the end."""
+START_SECONDS = 40.0
+"""So long the first start may take, the only one that is waited for: another guardian may just be ending, what it has
+left is given back, and each output is tried."""
+END_SECONDS = 25.0
+"""So long giving everything back may take at the end: drivers may be slow to show that it was."""
+NOTES = {
+    "manual": "it was found in manual mode, in which whoever set it may have left it, and full cooling is what will be "
+    "given back; bring it into its automatic mode before the next run, if it has one",
+    "unseen": "nobody can tell what was set before, and nothing is set when it is given back",
+}
+"""What a user has to know of an output that is taken."""
 DEAF_NS = 5_000_000_000
 """A guardian that has not answered for so long, or for three answers, is ended, and another one started."""
 RESTARTS = 5
@@ -87,6 +94,8 @@ class GuardedHands:
         """Why it cools fully, while it does."""
         self.replayed: Mapping[str, Any] = {}
         """What a journal that lay there has led to."""
+        self.notes: Mapping[str, str] = {}
+        """What is to be known of outputs that were taken."""
         self.had: tuple[str, ...] = ()
         """What the guardian was allowed: realtime or nice, oom, memory."""
         self.missed = 0
@@ -108,13 +117,12 @@ class GuardedHands:
         self._names = names
         self._described = dict(outputs)
         self._start()
-        seconds = START_SECONDS + max((asked.output.settle_ns for asked in outputs.values()), default=0) / 1e9
-        deadline_ns = time.monotonic_ns() + round(seconds * 1e9)
+        deadline_ns = time.monotonic_ns() + round(START_SECONDS * 1e9)
         while not self._ready and not self._why and self._channel is not None:
             self._wait(deadline_ns)
             self._hear()
             if time.monotonic_ns() > deadline_ns:
-                self._why = f"it did not get ready within {seconds:g} s"
+                self._why = f"it did not get ready within {START_SECONDS:g} s"
         if not self._ready:
             why = self._why
             self._stop()
@@ -296,10 +304,11 @@ class GuardedHands:
                 return
             self._ready = True
             self.replayed, self.had = table["replayed"], tuple(table["had"])
+            self.notes = {name: NOTES[note] for name, note in table["notes"].items()}
             taken = [name for name in self._names if name not in table["refused"]] if self._acts else []
-            self._failed = table["refused"]
+            self._failed = {name: why + _permitted(why) for name, why in table["refused"].items()}
         elif "final" in table:
-            self.final = table
+            self.final, self.state = table, table["state"]
             self._why = table["why"]
             return
         else:
@@ -310,6 +319,12 @@ class GuardedHands:
         self._places = {name: self._names.index(name) for name in taken}
 
 
+def _permitted(why: str) -> str:
+    """What mends it where it is a matter of permission, for who has it not."""
+    denied = any(word in why for word in ("EACCES", "EPERM", "ermission"))
+    return "; run as root" if denied and os.geteuid() != 0 else ""
+
+
 def _description(name: str, asked: Asked | None) -> dict[str, Any]:
     if asked is None:
         return {"name": name, "minimum": 0, "maximum": 0, "safe": 0, "output": None}
@@ -318,5 +333,23 @@ def _description(name: str, asked: Asked | None) -> dict[str, Any]:
         "minimum": asked.minimum,
         "maximum": asked.maximum,
         "safe": asked.safe,
-        "output": asked.output.describe(),
+        "output": describe(asked.output),
     }
+
+
+def describe(output: Output) -> dict[str, Any]:
+    """The output in JSON's types, for `hardware.linux.output.rebuilt`."""
+    cells = ("value", "mode", "floor")
+    lanes = [
+        {key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
+        for lane in output.lanes
+    ]
+    return {**output._asdict(), "lanes": lanes, "tach": _place(output.tach)}
+
+
+def _place(cell: Readable | None) -> dict[str, Any] | None:
+    if cell is None:
+        return None
+    if isinstance(cell, FileCell):
+        return {"path": cell.path, "identity": cell.identity}
+    return {"library": cell.where}

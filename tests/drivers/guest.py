@@ -33,6 +33,9 @@ from hardware.restore import restore
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
 
+SAID = Path("/run/controller")
+"""What a controller said that could not go on."""
+
 BUS = Path("/sys/bus/i2c/devices/i2c-0")
 _SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
 
@@ -228,6 +231,7 @@ def strike(
     that was neither given back nor at full speed, in nanoseconds; how many such were seen after `allowed_ns`; whether
     all are given back when the controller is dead; and whether it acted.
     """
+    SAID.write_text("")
     before = look(registers)
     told, telling = os.pipe()
     controller = os.fork()
@@ -254,7 +258,8 @@ def strike(
     os.close(told)
     os.waitpid(controller, 0)
     given_back = _given_back(before, look(registers))
-    seen = {"last_ns": last_ns, "unsafe": unsafe, "given_back": given_back, "acted": acted}
+    seen = {"last_ns": last_ns, "unsafe": unsafe, "given_back": given_back, "acted": acted,
+            "said": SAID.read_text()}  # fmt: skip
     return seen if given_back and not unsafe else {**seen, "now": look(registers), **_autopsy(before, registers)}
 
 
@@ -264,7 +269,7 @@ def _autopsy(before: list[int], registers: list[tuple[int, int, int]]) -> dict[s
     processes = []
     for place in Path("/proc").glob("[0-9]*"):
         command = (place / "cmdline").read_bytes().replace(b"\0", b" ")
-        if b"guardian.py" in command:
+        if b"hardware.guardian" in command:
             status = (place / "status").read_text().split("\n")[2]
             processes.append(f"{place.name} {status} {(place / 'stack').read_text()}")
     while not _given_back(before, look(registers)) and time.monotonic_ns() - began_ns < 5_000_000_000:
@@ -307,7 +312,7 @@ def _control(wiring: Wiring, registers: list[tuple[int, int, int]], telling: int
                 telling = 0
             time.sleep(0.05)
     except BaseException:
-        traceback.print_exc()
+        SAID.write_text(traceback.format_exc())
     finally:
         os._exit(1)
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("twin")
 
+FORGET = (
+    " (it is tried again at the next start, and by twin restore; where it is gone for good, twin restore --forget {})"
+)
+"""What to do about an output that could not be given back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -162,10 +167,13 @@ def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
     for name, why in reasons.items():
         if why:
             log.warning("%s is not acted on: %s", name, why)
+    for name, note in hands.notes.items():
+        log.warning("%s: %s", name, note)
     if hands.replayed["found"]:
         log.warning("a journal of an earlier run was there: given back were %s%s",
                     ", ".join(hands.replayed["restored"]) or "none",
-                    "".join(f"; {name} not: {why}" for name, why in hands.replayed["unrestored"]))  # fmt: skip
+                    "".join(f"; {name} not: {why}{FORGET.format(name)}"
+                            for name, why in hands.replayed["unrestored"]))  # fmt: skip
 
 
 @contextmanager
