@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hardware import restore
+from hardware import death, restore
 from hardware.beats import Beats, privileged
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
@@ -213,9 +213,9 @@ class Guardian:
                 return 1
             # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
             try:
-                watched, memory = [wake], f"/proc/{_controller(self._channel)}/statm"
+                watched, controller = [wake], death.maker(self._channel)
                 with contextlib.suppress(OSError):
-                    watched.append(os.pidfd_open(_controller(self._channel)))
+                    watched.append(os.pidfd_open(controller))
                     stack.callback(os.close, watched[-1])
                 while not self.watch.ended:
                     wait_ns = max(0, self._due_ns - self._now_ns())
@@ -223,9 +223,7 @@ class Guardian:
                     if wake in ready and signal.SIGTERM not in os.read(wake, 4096):
                         # The alarm of something that took too long, while giving back.
                         ready.remove(wake)
-                    # The kernel tells of an end when it has freed all memory, which takes long where that is much and
-                    # processors are busy. That it has begun to is seen at once.
-                    if ready or self._root.read_word(memory).startswith("0 "):
+                    if ready or death.dying(self._root, controller):
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
                     self.step()
             except BaseException as error:  # whatever it is, outputs do not stay as they are
@@ -463,11 +461,6 @@ def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
     if len(message) != PROPOSAL.size + count * PAIR.size:
         return tick, None
     return tick, list(PAIR.iter_unpack(message[PROPOSAL.size :]))
-
-
-def _controller(channel: socket.socket) -> Any:
-    """The number of the process that made the channel."""
-    return struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
 def _words(error: BaseException) -> str:

@@ -35,7 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import NIGHTLY
 
-from hardware import beats
+from hardware import beats, death
 from hardware import guardian as module
 from hardware import restore as restoring
 from hardware.guardian import PAIR, PROPOSAL, Guardian
@@ -751,7 +751,7 @@ def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.Monke
         assert guarded.guardian.serve(os.pipe()[0]) == 0
     with bench(root, begin=False) as guarded:
         child = os.fork() or os._exit(0)
-        monkeypatch.setattr(module, "_controller", lambda _channel: child)
+        monkeypatch.setattr(death, "maker", lambda _channel: child)
         guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
         assert guarded.guardian.serve(os.pipe()[0]) == 0
         assert guarded.hear()["why"] == "the controller ended"
@@ -1046,6 +1046,29 @@ def test_a_device_whose_driver_was_loaded_again_is_given_back_and_another_one_is
         assert (journal(root) or [{}])[0]["originals"] == [120, 5]
         guarded.guardian.end()
     assert shown(root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "pending", "dying"),
+    [(b"twin", 0x400000, 0, False), (b"a (b) c", 0x400000, 0x4200, False), (b"twin", 0x40000C, 0, True),
+     (b") 0 4 (", 0x400000, 0x100, True)],
+)  # fmt: skip
+def test_a_process_that_was_killed_is_dying_before_it_has_a_processor(
+    monkeypatch: pytest.MonkeyPatch, name: bytes, flags: int, pending: int, dying: bool
+) -> None:
+    fields = [b"7", b"(" + name + b")", b"R", *([b"3"] * 49)]
+    fields[8], fields[30] = b"%d" % flags, b"%d" % pending
+    monkeypatch.setattr(Root, "raw_read", lambda _root, path, _limit: {"/proc/7/stat": b" ".join(fields)}[path])
+    assert death.dying(Root("/"), 7) is dying
+
+
+def test_of_a_process_that_is_gone_nothing_is_known() -> None:
+    child = os.fork() or os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert death.dying(Root("/"), child)
+    os.waitpid(child, 0)
+    assert not death.dying(Root("/"), child)
+    assert not death.dying(Root("/"), os.getpid())
 
 
 def test_an_end_is_seen_before_the_kernel_tells_of_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
