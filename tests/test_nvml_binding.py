@@ -24,7 +24,7 @@ from hardware.interface import Command, Limit, Source, Status, Wiring
 from hardware.journal import FOLDER, Journal
 from hardware.linux import nvml
 from hardware.linux.adapter import LinuxHardware
-from hardware.linux.guarded import GuardedHands
+from hardware.linux.guarded import GuardedHands, describe
 from hardware.linux.hands import Asked
 from hardware.linux.sysfs import Root
 from hardware.restore import replay
@@ -199,7 +199,7 @@ def asked() -> dict[str, Asked]:
 
 def described() -> list[dict[str, Any]]:
     table = [{"name": name, "minimum": each.minimum, "maximum": each.maximum, "safe": each.safe,
-              "output": each.output.describe()} for name, each in asked().items()]  # fmt: skip
+              "output": describe(each.output)} for name, each in asked().items()]  # fmt: skip
     copied: list[dict[str, Any]] = json.loads(json.dumps(table))
     return copied
 
@@ -315,7 +315,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{repository!r}, {tests!r}]
 from test_nvml_binding import asked
-from hardware.linux.guarded import GuardedHands
+from hardware.linux.guarded import GuardedHands, describe
 outputs = asked()
 hands = GuardedHands(Path({root!r}))
 assert hands.begin(outputs, tuple(outputs)) == {{}}
