@@ -64,6 +64,8 @@ class Held:
         self.name = name
         self.entry: dict[str, Any] = {}
         """Its record in the journal."""
+        self._first: dict[str, int | None] = {}
+        """What files had that were its own at any time: cores go, and come back as they went."""
         self.output = Output("", ())
         """Without files until it was admitted."""
         self.watch: OutputWatch | None = None
@@ -112,8 +114,9 @@ class Held:
         """What was there before is what is given back; where nobody knows, it is what is there at `present`."""
         before = self.output.cells if self.touched else ()
         first = {cell.where: raw for cell, raw in zip(before, self.entry.get("originals", ()), strict=False)}
+        self._first = {**self._first, **first}
         kept = output.kept(present, table["safe"])
-        originals = [known.get(place(cell), first.get(cell.where, raw))
+        originals = [known.get(place(cell), self._first.get(cell.where, raw))
                      for cell, raw in zip(output.cells, kept, strict=True)]  # fmt: skip
         if len(first) == len(present) and first.keys().isdisjoint(cell.where for cell in output.cells):
             # The device came back in another place.

@@ -284,9 +284,6 @@ def test_cores_that_go_offline_and_come_back_get_what_the_others_have(root: Path
     assert highest(root) == [4_000, 3_900, 3_900]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="what a core had before is forgotten when it goes; the one it comes back to is ours"
-)
 def test_cores_that_are_taken_out_and_put_in_again_get_their_own_limits_back(root: Path, monkeypatch: Any) -> None:
     """The policy's folder goes and comes, the output is described without it and with it; the kernel remembers."""
     monkeypatch.setattr(module, "privileged", list)
