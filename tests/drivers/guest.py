@@ -6,6 +6,7 @@ value)`, each behind its length in four bytes, on the machine's one virtual seri
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -28,7 +29,7 @@ from hardware.linux.guarded import GuardedHands
 from hardware.linux.hands import DirectHands, Hands
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
-from hardware.restore import restore
+from hardware.restore import LEASE, restore
 
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
@@ -37,6 +38,8 @@ SAID = Path("/run/controller")
 """What a controller said that could not go on."""
 
 BUS = Path("/sys/bus/i2c/devices/i2c-0")
+REHEARSAL_NS = 20_000_000
+"""So long a guardian may take at its start to see that an output can be given back, also for one who is dead."""
 _SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
 
 
@@ -155,7 +158,9 @@ def assemble(wiring: Wiring) -> None:
 
 
 def forget_sessions() -> None:
-    """Nobody has acted on this machine yet: its drivers remember nothing, and whoever comes need not wait for that."""
+    """Nobody acts on this machine, or has before: a guardian that is at it is waited for."""
+    with contextlib.suppress(FileNotFoundError), (MACHINE / FOLDER / LEASE).open() as lease:
+        fcntl.flock(lease, fcntl.LOCK_EX)
     shutil.rmtree(MACHINE / FOLDER, ignore_errors=True)
 
 
@@ -244,10 +249,12 @@ def strike(
     acted = look(registers) != before
     os.kill(controller, number)
     struck_ns = time.monotonic_ns()
-    last_ns = unsafe = 0
+    last_ns = unsafe = began_ns = 0
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
         now = look(registers)
-        if _unsafe(before, now):
+        if not _unsafe(before, now):
+            began_ns = since_ns
+        elif acted or since_ns - began_ns > REHEARSAL_NS:
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
         # Looking takes all that the processor can do. What was given back may only become unsafe again.

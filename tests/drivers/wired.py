@@ -74,8 +74,8 @@ def unplug_all(machine: Machine) -> None:
 
 def powered_on(machine: Machine, first: Writes = ()) -> None:
     """All chips come up anew, on a machine where nobody has acted before."""
-    unplug_all(machine)
     machine.call("forget_sessions")
+    unplug_all(machine)
     plug_in(machine, first=first)
 
 
