@@ -222,7 +222,7 @@ def deaths(root: Path, kills: int, hangs: int) -> dict[str, float]:
         os.waitpid(process, 0)
         os.close(ended)
         until(is_back)
-        # The guardian takes its journal away last.
+        # The guardian looks whether it was obeyed before it lets go of the machine.
         until(lambda: not (root / FOLDER / "journal").exists())
         shutil.rmtree(root)
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -103,14 +103,14 @@ class Held:
         except ValueError as error:
             self.refused = str(error)
             return
-        self._keep(root, table, output, present, known)
+        self.keep(root, table, output, present, known)
         bounds = Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns)
         self.watch = OutputWatch(bounds, output.tach is not None)
         if before is not None and before.asked is not None:
             self.watch.asked = min(maximum, max(minimum, before.asked))
 
-    def _keep(self, root: Root, table: dict[str, Any], output: Output, present: Sequence[int | None],
-              known: dict[Place, int | None]) -> None:  # fmt: skip
+    def keep(self, root: Root, table: dict[str, Any], output: Output, present: Sequence[int | None],
+             known: dict[Place, int | None]) -> None:  # fmt: skip
         """What was there before is what is given back; where nobody knows, it is what is there at `present`."""
         before = self.output.cells if self.touched else ()
         first = {cell.where: raw for cell, raw in zip(before, self.entry.get("originals", ()), strict=False)}
@@ -126,12 +126,6 @@ class Held:
             self.note = "unseen" if output.unseen else "manual" if kept != tuple(present) else ""
         self.entry = {**table, "originals": originals, "device": output.device(root)}
         self.output = output
-
-    def see(self, root: Root) -> None:
-        """At its first write an output is given back as it is now, and not as it was when it was admitted."""
-        present = self.output.originals()
-        if not isinstance(present, str):
-            self._keep(root, self.entry, self.output, present, {})
 
     def fail(self, why: str) -> None:
         """It cannot be given back, which was tried. If it was changed, it stays to be tried again, cooled fully."""
@@ -272,6 +266,7 @@ class Guardian:
         except BaseException:
             restore.leave(self._leased)
             raise
+        restore.mark(self._leased)
         self._due_ns = self._now_ns() + BEAT_NS
         notes = {held.name: held.note for held in self.held if held.note and not held.refused}
         self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused(), "notes": notes})
@@ -290,7 +285,7 @@ class Guardian:
 
         Returns 0 when all of it was, else 1.
         """
-        restore.ending(self._leased)
+        restore.mark(self._leased, b"busy")
         held = sorted((each for each in self.held[::-1] if each.touched), key=lambda each: each.slow_ns)
         whys = restore.give_all_back([(each.output, each.entry) for each in held])
         kept = {each.name: why for each, why in zip(held, whys, strict=True) if why}
@@ -332,7 +327,9 @@ class Guardian:
                  for held in sorted(self.held, key=lambda held: held.slow_ns) if held.watch is not None]  # fmt: skip
         new = [held for held, _watch, raw in turns if raw is not None and not held.touched]
         for held in new:
-            held.see(self._root)
+            # What is there now is what is given back, and not what was there when it was admitted.
+            if not isinstance(present := held.output.originals(), str):
+                held.keep(self._root, held.entry, held.output, present, {})
         # What the journal says already will do if it cannot be written now.
         with contextlib.suppress(OSError, JournalError):
             self._write_journal(bool(new))

@@ -20,8 +20,9 @@ GIVE_BACK_SECONDS = 1.0
 """So long giving back one output may take, before the next one has its turn."""
 LOOK_SECONDS = 0.05
 """So often it is looked whether files show what was given back."""
-TAKEN_APART, ENDING = 20, 2_500
-"""So many hundredths of a second a lease is waited for: of one that was killed a moment ago, and of one that ends."""
+ACTS, BUSY = 20, 2_500
+"""So many hundredths of a second a lease is waited for: of one that acts, which may have been killed a moment ago, and
+of one that begins, gives back or restores."""
 DAEMONS = {"fancontrol": 1, "coolercontrold": 1, "fan2go": 1, "thinkfan": 1, "nbfc_service": 1, "afancontrol": 1,
            "thermald": -1}  # fmt: skip
 """Programs that write to the same outputs, by the names of their processes, and which outputs: `Output.cooler`."""
@@ -34,7 +35,7 @@ class RefusedError(ValueError):
 def lease(folder: str) -> int:
     """The one lease of a machine, as an open descriptor. Raises `RefusedError` when somebody else has it, or may."""
     path = f"{folder}/{LEASE}"
-    attempt = 0
+    attempt = acts = 0
     while True:
         try:
             os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
@@ -50,13 +51,12 @@ def lease(folder: str) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have gone, or another one have come, since it was opened.
             if holds(descriptor, folder):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+                mark(descriptor, b"busy")
                 return descriptor
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").split()
         os.close(descriptor)
-        attempt += 1
-        if attempt > (ENDING if "ending" in holder else TAKEN_APART):
+        attempt, acts = attempt + 1, 0 if "busy" in holder else acts + 1
+        if acts > ACTS or attempt > BUSY:
             raise RefusedError(f"{path}: process {' '.join(holder[:1])} acts on this machine already; end it first")
         time.sleep(0.01)
 
@@ -69,10 +69,11 @@ def holds(leased: int, folder: str) -> bool:
         return False
 
 
-def ending(leased: int) -> None:
-    """Tell whoever waits for the lease that it is worth while."""
+def mark(leased: int, word: bytes = b"") -> None:
+    """Tell whoever waits for the lease whether it is worth while: `busy` passes, and nothing is who acts."""
     with contextlib.suppress(OSError):
-        os.pwrite(leased, b"%d ending" % os.getpid(), 0)
+        os.ftruncate(leased, 0)
+        os.pwrite(leased, b"%d %s" % (os.getpid(), word), 0)
 
 
 def leave(leased: int) -> None:

@@ -109,7 +109,7 @@ def test_a_lease_that_is_replaced_while_it_is_taken_is_taken_again(root: Path, m
     monkeypatch.setattr(fcntl, "flock", flock)
     leased = lease(str(root / FOLDER))
     assert holds(leased, str(root / FOLDER))
-    assert path.read_text() == str(os.getpid())
+    assert path.read_text() == f"{os.getpid()} busy"
     leave(leased)
     assert path.read_text() == ""
 
@@ -137,20 +137,26 @@ def test_a_folder_that_others_may_write_has_no_lease(root: Path, monkeypatch: py
 
 def test_who_gives_back_is_waited_for_and_who_acts_is_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "time", Still)
-    monkeypatch.setattr(restoring, "ENDING", 40)
+    monkeypatch.setattr(restoring, "BUSY", 40)
     folder = str(root / FOLDER)
     leased = lease(folder)
+    restoring.mark(leased)
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
-    assert len(Still.slept) == restoring.TAKEN_APART
-    restoring.ending(leased)
+    assert len(Still.slept) == restoring.ACTS
+    restoring.mark(leased, b"busy")
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == 40
+    # For an instant it acts, before it is seen that nobody is there whom it acts for.
+    monkeypatch.setattr(Still, "sleep", lambda _seconds: next(turns))
+    turns = (restoring.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
+    with pytest.raises(StopIteration):
+        lease(folder)
     leave(leased)
-    restoring.ending(-1)
+    restoring.mark(-1)
     leave(lease(folder))
 
 

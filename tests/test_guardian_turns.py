@@ -196,7 +196,7 @@ def test_proposals_are_carried_out_and_given_back(root: Path, files: Files) -> N
         (lambda root, files, outputs: outputs[1]["output"]["lanes"][0]["value"].update(path="\0"), "plain_pwm",
          "a path and two numbers are needed"),
         (lambda root, files, outputs: outputs[1]["output"]["lanes"][0].update(value={"library": "what"}), "plain_pwm",
-         "'what' is no place of NVML GPU 0"),
+         "'what' is no place of an NVIDIA card"),
     ],
 )  # fmt: skip
 def test_an_output_that_is_not_what_it_seems_is_refused_and_nothing_is_written(

@@ -60,9 +60,23 @@ class GuardianError(Exception):
 
 
 class GuardedHands:
-    """Acts through a guardian on the machine below `root`. `period_ns` is how often a command will come."""
+    """Acts through a guardian on the machine below `root`. `period_ns` is how often a command will come.
 
-    def __init__(self, root: Path, period_ns: int = 100_000_000, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    The first guardian is waited for by who `waits`, up to `START_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        period_ns: int = 100_000_000,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        waits: bool = True,
+    ) -> None:
+        self._waits = waits
+        self._began = self._refuses = False
+        """Whether a guardian was ever ready; the first one that is not, is the last."""
+        self.refused: Mapping[str, str] = {}
+        """Outputs that the last guardian did not take, of those that were there when it began, and why."""
         # The guardian does not work where this process does.
         self._root = os.path.realpath(root)
         self._lease_ns = min(LONGEST_LEASE_NS, max(LEASE_NS, period_ns * 7 // 2))
@@ -103,6 +117,11 @@ class GuardedHands:
         self.restarts = 0
 
     @property
+    def why(self) -> str:
+        """Why nothing is acted on, where it is so."""
+        return self._why if self._refuses else "" if self._acts else self._given_up()
+
+    @property
     def pid(self) -> int | None:
         """The guardian's process, while there is one."""
         return None if self._process is None else self._process.pid
@@ -112,11 +131,14 @@ class GuardedHands:
     def begin(self, outputs: Mapping[str, Asked], names: tuple[str, ...]) -> Mapping[str, str]:
         """Start the guardian and wait until it has taken what it takes. Returns the outputs refused, and why.
 
-        Raises `GuardianError` when it does not act at all; then nothing has changed.
+        Raises `GuardianError` when it does not act at all; then nothing has changed. Where nobody `waits`, `acting` and
+        `refused` say later what became of it.
         """
         self._names = names
         self._described = dict(outputs)
         self._start()
+        if not self._waits:
+            return {}
         deadline_ns = time.monotonic_ns() + round(START_SECONDS * 1e9)
         while not self._ready and not self._why and self._channel is not None:
             self._wait(deadline_ns)
@@ -127,7 +149,14 @@ class GuardedHands:
             why = self._why
             self._stop()
             raise GuardianError(f"the guardian does not act: {why}")
-        return {name: why for name, why in self._failed.items() if name in outputs}
+        return self.refused
+
+    @property
+    def acting(self) -> bool | None:
+        """Whether a guardian acts now; None where there is none that will, or will again."""
+        if not self._acts or self._refuses:
+            return None
+        return self._ready
 
     def put(self, wanted: Mapping[str, Asked]) -> Mapping[str, Outcome]:
         """Propose; returns the outputs that are known to have failed until now."""
@@ -174,6 +203,8 @@ class GuardedHands:
         if self._acts:
             self._send(b"B")
         self._ended()
+        if self._refuses:
+            return ()
         if self._names and not self.final:
             # The last guardian is gone, or was ended here, and may have left something: another one gives it back.
             self._start(acts=False)
@@ -230,7 +261,7 @@ class GuardedHands:
     def _again(self, now_ns: int) -> None:
         """Start another guardian, which gives back what the last one left; not for ever: the last does only that."""
         self._starts_ns = [start_ns for start_ns in self._starts_ns if now_ns - start_ns < RESTART_NS]
-        if self._process is None or not self._acts:
+        if self._process is None or self.acting is None:
             return
         acts = len(self._starts_ns) <= RESTARTS
         self.restarts += acts
@@ -301,12 +332,14 @@ class GuardedHands:
         if "ready" in table:
             if not table["ready"]:
                 self._why = table["why"]
+                self._refuses = not self._began
                 return
-            self._ready = True
+            self._ready = self._began = True
             self.replayed, self.had = table["replayed"], tuple(table["had"])
             self.notes = {name: NOTES[note] for name, note in table["notes"].items()}
             taken = [name for name in self._names if name not in table["refused"]] if self._acts else []
             self._failed = {name: why + _permitted(why) for name, why in table["refused"].items()}
+            self.refused = {name: why for name, why in self._failed.items() if name in self._described}
         elif "final" in table:
             self.final, self.state = table, table["state"]
             self._why = table["why"]

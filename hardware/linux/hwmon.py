@@ -48,6 +48,9 @@ DRIVERS = {
 }
 """Drivers by the name of the chip, from the kernel's `Documentation/hwmon`; all others are as `Driver()` says.
 
+dell_smm up to Linux 6.17 has one `pwm1_enable` for all fans, which can be written and not be read: nobody can tell what
+to give back, and the fan is refused. Since 6.18 most machines have one for each fan, which shows 1 or 2.
+
 Automatic modes need no table: whatever the driver showed is what is given back, after it was seen to be accepted.
 """
 

@@ -112,7 +112,7 @@ class Output(NamedTuple):
     def rehearse(self, originals: Sequence[int | None], safe: int) -> tuple[tuple[int | None, ...], str]:
         """Go the way back: from manual mode, at full cooling, where the original mode is another one, else from here.
 
-        As `give_back`, but that what fails is left as it is.
+        As `give_back`, but that what fails is left as it is, and what was not changed need not change back to be seen.
         """
         modes = dict(zip(map(id, self.cells), originals, strict=True))
         automatic = tuple(lane for lane in self.lanes if lane.mode is not None and modes[id(lane.mode)] != lane.manual)
@@ -120,8 +120,10 @@ class Output(NamedTuple):
                         and (outcome := lane.mode.write(lane.manual)).value is None)  # fmt: skip
         for cell, value in () if why else self._replace(lanes=automatic).plan(safe, entering=False):
             cell.write(value)
+        entered = {id(lane.mode) for lane in automatic}
         before, failed = self.give_back(originals, None)
-        return before, why or failed
+        seen = (raw if id(cell) in entered else None for cell, raw in zip(self.cells, before, strict=True))
+        return tuple(seen), why or failed
 
     def give_back(self, originals: Sequence[int | None], safe: int | None) -> tuple[tuple[int | None, ...], str]:
         """Write the originals, and `safe`, if there is one, where that fails; go on whatever fails.

@@ -34,7 +34,7 @@ def test_a_controller_that_is_struck_leaves_no_fan_behind(
         seen = machine.call("strike", WIRING, REGISTERS, number, after, acting, allowed_ms * 1_000_000)
         assert seen["unsafe"] == 0, (turn, seen)
         assert seen["given_back"], (turn, seen)
-        assert seen["acted"] or not acting, (turn, seen)
+        assert seen["acted"] or not acting, f"{turn}: {seen}"
         acted += seen["acted"]
         last_ns.append(seen["last_ns"])
     print(
