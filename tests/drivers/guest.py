@@ -158,8 +158,10 @@ def assemble(wiring: Wiring) -> None:
 
 
 def forget_sessions() -> None:
-    """Nobody acts on this machine, or has before: a guardian that is at it is waited for."""
+    """Nobody acts on this machine, or has before. A guardian that still looks whether it was obeyed is ended."""
     with contextlib.suppress(FileNotFoundError), (MACHINE / FOLDER / LEASE).open() as lease:
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(int(lease.read().split()[0]), signal.SIGKILL)
         fcntl.flock(lease, fcntl.LOCK_EX)
     shutil.rmtree(MACHINE / FOLDER, ignore_errors=True)
 
