@@ -11,13 +11,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { BOARDS = 2, FANS = 2, FAILURES = 8, UNINITIALIZED = 1, INVALID = 2, NOT_FOUND = 6 };
+enum { BOARDS = 2, FANS = 2, FAILURES = 8, UNINITIALIZED = 1, INVALID = 2, NOT_FOUND = 6, LOST = 15 };
 
 struct board {
     char uuid[48];
     uint32_t temperature, busy, clock, highest_clock, milliwatts;
     uint32_t limit, lowest_limit, highest_limit;
-    uint32_t locked, fans;
+    uint32_t locked, fans, lost;
     uint32_t policy[FANS], percent[FANS];
 };
 
@@ -60,6 +60,8 @@ static int holds(const struct board *board)
             return code; \
         if (!holds(board)) \
             return INVALID; \
+        if (board->lost) \
+            return LOST; \
     } while (0)
 
 #define GETTER(name, field) \
@@ -106,6 +108,8 @@ int nvmlDeviceGetHandleByIndex_v2(uint32_t index, struct board **board)
     int code = failing(__func__);
     if (code == 0 && index >= machine->count)
         code = INVALID;
+    if (code == 0 && machine->boards[index].lost)
+        code = LOST;
     if (code == 0)
         *board = machine->boards + index;
     return code;
@@ -126,6 +130,17 @@ int nvmlDeviceGetUUID(struct board *board, char *uuid, uint32_t length)
 {
     CHECKED(board);
     strncpy(uuid, board->uuid, length);
+    return 0;
+}
+
+struct pci { char legacy[16]; uint32_t domain, bus, device, id, subsystem; char bus_id[32]; };
+
+int nvmlDeviceGetPciInfo_v3(struct board *board, struct pci *pci)
+{
+    CHECKED(board);
+    memset(pci, 0, sizeof *pci);
+    strcpy(pci->bus_id, "00000000:00:00.0");
+    pci->bus_id[10] += board->uuid[39] - '0' + 1;
     return 0;
 }
 

@@ -24,11 +24,12 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 
 class Board(ctypes.Structure):
-    """Degrees, percent, megahertz and milliwatts; a `policy` of 1 is a program's, `locked` of 0 is no locked clock."""
+    """Degrees, percent, megahertz and milliwatts; a `policy` of 1 is a program's, `locked` of 0 no locked clock."""
 
     _fields_ = (("uuid", ctypes.c_char * 48),
                 *((name, ctypes.c_uint32) for name in ("temperature", "busy", "clock", "highest_clock", "milliwatts",
-                                                       "limit", "lowest_limit", "highest_limit", "locked", "fans")),
+                                                       "limit", "lowest_limit", "highest_limit", "locked", "fans",
+                                                       "lost")),
                 ("policy", ctypes.c_uint32 * FANS), ("percent", ctypes.c_uint32 * FANS))  # fmt: skip
 
 

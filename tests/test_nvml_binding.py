@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from test_linux_nvml import WIRING as NARROW
 
 from hardware import guardian as module
 from hardware.guardian import PAIR, PROPOSAL
-from hardware.interface import Command, Limit, Source, Status, Wiring
+from hardware.interface import AmbiguousDeviceError, Channel, Command, Limit, Source, Status, Wiring
 from hardware.journal import FOLDER, Journal
 from hardware.linux import nvml
 from hardware.linux.adapter import LinuxHardware
@@ -176,6 +177,55 @@ def test_values_that_cannot_be_are_shown_as_they_are_and_never_as_small_ones(boa
     readings = hardware.read()
     most = 2**32 - 1
     assert readings.values[:4] == (most * 1_000, most * 10_000, most * 1_000, most * 1_000)
+
+
+def named(*cards: str) -> Wiring:
+    sensors = tuple(Channel(each.name, sources=tuple(replace(source, names=cards) for source in each.sources
+                                                     if source.kind == "nvml")) for each in WIRING.sensors)  # fmt: skip
+    return Wiring(sensors, ())
+
+
+def lost_for_a_moment(boards: Boards, hardware: LinuxHardware) -> None:
+    boards.fail({"nvmlDeviceGetTemperature": pynvml.NVML_ERROR_GPU_IS_LOST})
+    assert hardware.read().values[0] is None
+    boards.fail({})
+    for _read in range(nvml.RETRY_READS):
+        hardware.read()
+
+
+def test_of_two_cards_the_named_one_is_found_again_whatever_becomes_of_the_other(boards: Boards) -> None:
+    boards.machine.count = 2
+    first, second = boards.machine.boards
+    second.temperature = 44
+    for name in (second.uuid.decode(), "0000:02:00.0"):
+        hardware = LinuxHardware(Path("/"), named(name), FakeClock())
+        assert hardware.read().values[0] == 44_000
+        # They change their numbers.
+        first.uuid, second.uuid = second.uuid, first.uuid
+        first.temperature, second.temperature = 45, 62
+        lost_for_a_moment(boards, hardware)
+        assert hardware.read().values[0] == 45_000
+        second.lost = 1
+        lost_for_a_moment(boards, hardware)
+        assert hardware.read().values[0] == 45_000
+        # Where ours is lost the other one is not taken for it.
+        first.lost, second.lost = 1, 0
+        for _read in range(2 * nvml.RETRY_READS):
+            assert hardware.read().values[0] is None
+        first.lost, (first.uuid, second.uuid) = 0, (second.uuid, first.uuid)
+        first.temperature, second.temperature = 61, 44
+        hardware.close()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_of_two_cards_without_a_name_none_is_taken(boards: Boards, lost: bool) -> None:
+    boards.machine.count = 2
+    boards.machine.boards[1].lost = lost
+    if lost:
+        assert LinuxHardware(Path("/"), named(), FakeClock()).read().statuses[0] is Status.ABSENT
+    else:
+        with pytest.raises(AmbiguousDeviceError, match="GPU-00000000-0000-0000-0000-000000000001"):
+            LinuxHardware(Path("/"), named(), FakeClock())
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

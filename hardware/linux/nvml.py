@@ -112,14 +112,25 @@ class Gpu:
 
     def _choose(self) -> None:
         """Find the card among those that are there. Raises `AmbiguousDeviceError`, LookupError, and NVML's errors."""
-        handles = [self._module.nvmlDeviceGetHandleByIndex(n) for n in range(self._module.nvmlDeviceGetCount())]
-        names = [self._names(handle) for handle in handles]
+        handles: list[Any] = []
+        names: list[list[str]] = []
+        lost: Exception | None = None
+        for number in range(self._module.nvmlDeviceGetCount()):
+            try:
+                handle = self._module.nvmlDeviceGetHandleByIndex(number)
+                names.append(self._names(handle))
+                handles.append(handle)
+            except Exception as error:  # as in `read`; one that is lost says nothing of the others
+                lost = error
         listed = ", ".join(" at ".join(each) for each in names)
         for wanted in (self._chosen,) if self._chosen else self._cards:
             for handle, each in zip(handles, names, strict=True):
                 if _plain(wanted) in map(_plain, each):
                     self._handle, self._chosen = handle, each[0]
                     return
+        if lost is not None:
+            # It may have been the one.
+            raise lost
         if self._chosen or self._cards or not handles:
             raise LookupError(f"there is no such card; there are {listed or 'none'}")
         if len(handles) > 1:
