@@ -128,9 +128,9 @@ class OutputWatch:
     def took(self, now_ns: int, took_ns: int) -> None:
         """Writing or looking took so long."""
         self._slow = self._slow + 1 if took_ns > SLOW_NS else 0
-        slow = self._slow >= 2
-        self._rest_ns = now_ns + SLOW_SHARE * took_ns if slow else 0
-        self.note("slow", Trouble.FAILED, f"its files took {took_ns // 10**6} ms, and are used less often" * slow)
+        self._rest_ns = now_ns + SLOW_SHARE * took_ns if self._slow >= 2 else 0
+        why = f"its files took {took_ns // 10**6} ms, and are used less often" if self._rest_ns else ""
+        self.note("slow", Trouble.FAILED, why)
 
     def wrote(self, now_ns: int, raw: int, why: str) -> None:
         """`raw` was written; it failed if `why` is not empty."""

@@ -38,8 +38,6 @@ SAID = Path("/run/controller")
 """What a controller said that could not go on."""
 
 BUS = Path("/sys/bus/i2c/devices/i2c-0")
-REHEARSAL_NS = 20_000_000
-"""So long a guardian may take at its start to see that an output can be given back, also for one who is dead."""
 _SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
 
 
@@ -251,12 +249,14 @@ def strike(
     acted = look(registers) != before
     os.kill(controller, number)
     struck_ns = time.monotonic_ns()
-    last_ns = unsafe = began_ns = 0
+    last_ns = unsafe = 0
+    seen_last: set[int] = set()
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
         now = look(registers)
-        if not _unsafe(before, now):
-            began_ns = since_ns
-        elif acted or since_ns - began_ns > REHEARSAL_NS:
+        # An output that is just being tried is in manual mode for an instant: what counts is what stays so.
+        seen_now = _unsafe(before, now)
+        stays, seen_last = seen_now & seen_last, seen_now
+        if stays:
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
         # Looking takes all that the processor can do. What was given back may only become unsafe again.
@@ -302,7 +302,7 @@ def kill_both(wiring: Wiring, registers: list[tuple[int, int, int]]) -> dict[str
     left = look(registers)
     began_ns = time.monotonic_ns()
     restored = restore(Root(MACHINE))
-    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": _unsafe(before, left), **restored,
+    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": sorted(_unsafe(before, left)), **restored,
             "given_back": _given_back(before, look(registers))}  # fmt: skip
 
 
@@ -331,9 +331,10 @@ def _given_back(before: list[int], now: list[int]) -> bool:
     return before[1::2] == now[1::2]
 
 
-def _unsafe(before: list[int], now: list[int]) -> bool:
-    """Whether an output is neither given back nor at full speed."""
-    return any(mode != how and duty != 255 for how, duty, mode in zip(before[1::2], now[::2], now[1::2], strict=True))
+def _unsafe(before: list[int], now: list[int]) -> set[int]:
+    """The outputs, by place, that are neither given back nor at full speed."""
+    outputs = enumerate(zip(before[1::2], now[::2], now[1::2], strict=True))
+    return {place for place, (how, duty, mode) in outputs if mode != how and duty != 255}
 
 
 def pause(seconds: float) -> None:

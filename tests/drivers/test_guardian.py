@@ -29,7 +29,7 @@ def test_a_controller_that_is_struck_leaves_no_fan_behind(
     for turn in range(times):
         acting = turn % 2 == 0 or number == signal.SIGSTOP
         after = chance.random() * (0.3 if acting else 0.8)
-        # Chips that were plugged in a moment ago show nothing of before: see test_drivers.py for others.
+        # Chips that were plugged in a moment ago show nothing of before, and nobody still looks whether he was obeyed.
         powered_on(machine)
         seen = machine.call("strike", WIRING, REGISTERS, number, after, acting, allowed_ms * 1_000_000)
         assert seen["unsafe"] == 0, (turn, seen)
