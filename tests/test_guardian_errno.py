@@ -31,7 +31,7 @@ ERRORS = (
     "EIO", "ENODATA", "ENXIO", "EAGAIN", "EACCES", "EPERM", "EROFS", "EBUSY", "ENOSPC", "ENODEV", "EINTR",
 )  # fmt: skip
 CALLS = ("openat", "read", "write", "fsync", "rename", "unlink", "flock")
-SAMPLE = 1 if NIGHTLY else 353
+SAMPLE = 1 if NIGHTLY else 701
 """One in so many is tried; a prime, so that all errors and calls have their turn."""
 SECONDS = 60
 
