@@ -226,6 +226,22 @@ def test_a_cap_that_something_else_holds_lower_was_given_back(root: Path, monkey
     assert shown(root)[FILES["clock"]] == 3_200
 
 
+def test_a_cooling_device_that_the_kernel_takes_over_at_once_was_given_back(root: Path) -> None:
+    put(root, {FILES["state"]: 4})
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        real = restoring.ignored
+
+        def governed(given: Any) -> list[str]:
+            put(root, {FILES["state"]: 1})
+            return real(given)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(restoring, "ignored", governed)
+            assert guarded.guardian.end() == 0
+    assert shown(root)[FILES["state"]] == 1
+
+
 def test_what_cannot_be_read_after_it_was_given_back_was_not(root: Path, files: Files, deaf: Deaf) -> None:
     with bench(root) as guarded:
         guarded.run(1_000)

@@ -148,11 +148,12 @@ class Output(NamedTuple):
         """What does not show that it was given back, or nothing.
 
         What is shown may be old, and says something only where it is not what was shown `before`, until it is `late`.
-        A value that cools more than the original one is somebody else's, unless it is still that of before.
+        What is neither original nor what was shown before is somebody else's, who looks after it, as the kernel does
+        after cooling devices; of a fan in manual mode only what cools more.
         """
         modes = dict(zip(map(id, self.cells), originals, strict=True))
         lanes = {id(lane.value): lane for lane in self.lanes}
-        exact = {id(lane.mode) for lane in self.lanes}
+        free = {id(cell) for lane in self.lanes for cell in (lane.floor, None if lane.mode else lane.value)}
         said = []
         for cell, original, was in zip(self.cells, originals, before, strict=True):
             lane = lanes.get(id(cell))
@@ -165,8 +166,8 @@ class Output(NamedTuple):
                 continue
             # Devices round to what they can do.
             play = 0 if lane is None else min(lane.high - lane.low, max(255, abs(original))) // 16
-            more = id(cell) not in exact and (lane is None or (shown - original) * self.cooler > 0) and shown != was
-            if not (abs(shown - original) <= play or more) or (shown == was and not late):
+            theirs = shown != was and (id(cell) in free or (lane is not None and (shown - original) * self.cooler > 0))
+            if not (abs(shown - original) <= play or theirs) or (shown == was and not late):
                 said.append(f"{cell.where} shows {shown} and not {original}, which was written")
         return "; ".join(said)
 
