@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hardware import restore
+from hardware import death, restore
 from hardware.beats import Beats, privileged
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
@@ -64,6 +64,8 @@ class Held:
         self.name = name
         self.entry: dict[str, Any] = {}
         """Its record in the journal."""
+        self._first: dict[str, int | None] = {}
+        """What files had that were its own at any time: cores go, and come back as they went."""
         self.output = Output("", ())
         """Without files until it was admitted."""
         self.watch: OutputWatch | None = None
@@ -112,8 +114,9 @@ class Held:
         """What was there before is what is given back; where nobody knows, it is what is there at `present`."""
         before = self.output.cells if self.touched else ()
         first = {cell.where: raw for cell, raw in zip(before, self.entry.get("originals", ()), strict=False)}
+        self._first = {**self._first, **first}
         kept = output.kept(present, table["safe"])
-        originals = [known.get(place(cell), first.get(cell.where, raw))
+        originals = [known.get(place(cell), self._first.get(cell.where, raw))
                      for cell, raw in zip(output.cells, kept, strict=True)]  # fmt: skip
         if len(first) == len(present) and first.keys().isdisjoint(cell.where for cell in output.cells):
             # The device came back in another place.
@@ -206,10 +209,10 @@ class Guardian:
                 self._send({"ready": False, "why": _words(error)})
                 return 1
             # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
-            watched = [wake]
             try:
+                watched, controller = [wake], death.maker(self._channel)
                 with contextlib.suppress(OSError):
-                    watched.append(_pidfd(self._channel))
+                    watched.append(os.pidfd_open(controller))
                     stack.callback(os.close, watched[-1])
                 while not self.watch.ended:
                     wait_ns = max(0, self._due_ns - self._now_ns())
@@ -217,7 +220,7 @@ class Guardian:
                     if wake in ready and signal.SIGTERM not in os.read(wake, 4096):
                         # The alarm of something that took too long, while giving back.
                         ready.remove(wake)
-                    if ready:
+                    if ready or death.dying(self._root, controller):
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
                     self.step()
             except BaseException as error:  # whatever it is, outputs do not stay as they are
@@ -458,11 +461,6 @@ def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
     if len(message) != PROPOSAL.size + count * PAIR.size:
         return tick, None
     return tick, list(PAIR.iter_unpack(message[PROPOSAL.size :]))
-
-
-def _pidfd(channel: socket.socket) -> int:
-    """A descriptor that is ready when the process that made the channel has ended. Raises OSError."""
-    return os.pidfd_open(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def _words(error: BaseException) -> str:

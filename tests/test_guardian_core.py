@@ -19,8 +19,8 @@ CORE = (
     "hardware/linux/output.py", "hardware/linux/sysfs.py", "twin/control/shield.py",
 )  # fmt: skip
 """The guardian with all that it decides and restores, the journal, the parsers, and the shield."""
-BESIDE = ("hardware/fan.py", "hardware/beats.py")
-"""What it takes along and need not trust: it can only make a fan faster, or a report wrong."""
+BESIDE = ("hardware/fan.py", "hardware/beats.py", "hardware/death.py")
+"""What it takes along and need not trust: it can only make a fan faster, a report wrong, or an end come early."""
 TESTS = (
     "turns", "back", "watch", "journal", "nvml",
 )  # fmt: skip

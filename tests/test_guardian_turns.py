@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import NIGHTLY
 
-from hardware import beats
+from hardware import beats, death
 from hardware import guardian as module
 from hardware import restore as restoring
 from hardware.guardian import PAIR, PROPOSAL, Guardian
@@ -719,6 +720,10 @@ def test_whatever_goes_wrong_inside_outputs_are_given_back(
     assert shown(root) == before
 
 
+def no_pidfd(_process: int) -> int:
+    raise OSError(errno.ENOSYS, "none")
+
+
 def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shown(root)
     with bench(root, begin=False) as guarded:
@@ -737,19 +742,16 @@ def test_it_serves_until_it_is_told_to_end(root: Path, monkeypatch: pytest.Monke
         os.write(write, bytes([signal.SIGALRM]))
         assert guarded.guardian.serve(read) == 0
         assert guarded.hear()["why"] == "goodbye"
-    with bench(root, begin=False) as guarded:
+    with bench(root, begin=False) as guarded, pytest.MonkeyPatch.context() as patched:
         # Without process descriptors the connection is what is left to watch.
-        def none(_channel: object) -> int:
-            raise OSError(errno.ENOSYS, "none")
-
-        monkeypatch.setattr(module, "_pidfd", none)
+        patched.setattr(os, "pidfd_open", no_pidfd)
         guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
         guarded.mine.send(proposal(1))
         guarded.mine.send(b"B")
         assert guarded.guardian.serve(os.pipe()[0]) == 0
     with bench(root, begin=False) as guarded:
-        ended = os.pidfd_open(child) if (child := os.fork()) else os._exit(0)
-        monkeypatch.setattr(module, "_pidfd", lambda _channel: ended)
+        child = os.fork() or os._exit(0)
+        monkeypatch.setattr(death, "maker", lambda _channel: child)
         guarded.mine.send(b"H" + json.dumps(hello(root)).encode())
         assert guarded.guardian.serve(os.pipe()[0]) == 0
         assert guarded.hear()["why"] == "the controller ended"
@@ -1044,3 +1046,69 @@ def test_a_device_whose_driver_was_loaded_again_is_given_back_and_another_one_is
         assert (journal(root) or [{}])[0]["originals"] == [120, 5]
         guarded.guardian.end()
     assert shown(root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "pending", "dying"),
+    [(b"twin", 0x400000, 0, False), (b"a (b) c", 0x400000, 0x4200, False), (b"twin", 0x40000C, 0, True),
+     (b") 0 4 (", 0x400000, 0x100, True)],
+)  # fmt: skip
+def test_a_process_that_was_killed_is_dying_before_it_has_a_processor(
+    monkeypatch: pytest.MonkeyPatch, name: bytes, flags: int, pending: int, dying: bool
+) -> None:
+    fields = [b"7", b"(" + name + b")", b"R", *([b"3"] * 49)]
+    fields[8], fields[30] = b"%d" % flags, b"%d" % pending
+    monkeypatch.setattr(Root, "raw_read", lambda _root, path, _limit: {"/proc/7/stat": b" ".join(fields)}[path])
+    assert death.dying(Root("/"), 7) is dying
+
+
+def test_of_a_process_that_is_gone_nothing_is_known() -> None:
+    child = os.fork() or os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert death.dying(Root("/"), child)
+    os.waitpid(child, 0)
+    assert not death.dying(Root("/"), child)
+    assert not death.dying(Root("/"), os.getpid())
+
+
+def test_an_end_is_seen_before_the_kernel_tells_of_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller's memory goes first. Its socket is held by others, and nobody is told of its end."""
+    before = shown(root)
+    mine, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        made = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        socket.send_fds(theirs, [b"."], [each.fileno() for each in made])
+        os.read(theirs.fileno(), 1)
+        os._exit(0)
+    _data, (held, channel), _flags, _address = socket.recv_fds(mine, 1, 2)
+    monkeypatch.setattr(os, "pidfd_open", no_pidfd)
+    wake, waker = os.pipe()
+    with socket.socket(fileno=held) as controller, socket.socket(fileno=channel) as served:
+        beats = iter(range(1_000))
+        real = Guardian.step
+
+        def step(self: Guardian) -> None:
+            real(self)
+            beat = next(beats)
+            if beat == 1:
+                assert shown(root)[FILES["fan_pwm"]] == 90
+                os.write(mine.fileno(), b".")
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+            if beat > 1:
+                os.write(waker, bytes([signal.SIGTERM]))
+
+        monkeypatch.setattr(Guardian, "step", step)
+        controller.send(b"H" + json.dumps(hello(root)).encode())
+        controller.send(proposal(1))
+        assert Guardian(served).serve(wake) == 0
+        said = b""
+        while b"final" not in said:
+            said = controller.recv(1 << 20)
+    assert json.loads(said[1:])["why"] == "the controller ended"
+    assert shown(root) == before
+    os.waitpid(child, 0)
+    for opened in (wake, waker):
+        os.close(opened)
+    mine.close()
+    theirs.close()

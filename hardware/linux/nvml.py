@@ -17,7 +17,7 @@ from hardware.linux.output import MOST, Lane, Output
 from hardware.linux.sysfs import Outcome
 
 RETRY_READS = 10
-"""After so many refreshes without a GPU the library is initialised again."""
+"""After so many refreshes without a GPU a library that could not be initialised is tried again."""
 
 PLACES = re.compile(r"power_limit|clock_limit|clock_policy|fan\d{1,2}|fan\d{1,2}_policy")
 """What can be written: milliwatts, megahertz, percent, and whether a program sets it (1) or the driver (0)."""
@@ -95,7 +95,7 @@ class Gpu:
         return max(now, self._clock_limit)
 
     def refresh(self) -> None:
-        """Initialise when there is no GPU at hand, and again every `RETRY_READS` calls while there is none."""
+        """Initialise when there is no GPU at hand: at once, and then every `RETRY_READS` calls while that fails."""
         if self._handle is not None:
             return
         if self._wait > 0:
@@ -112,14 +112,25 @@ class Gpu:
 
     def _choose(self) -> None:
         """Find the card among those that are there. Raises `AmbiguousDeviceError`, LookupError, and NVML's errors."""
-        handles = [self._module.nvmlDeviceGetHandleByIndex(n) for n in range(self._module.nvmlDeviceGetCount())]
-        names = [self._names(handle) for handle in handles]
+        handles: list[Any] = []
+        names: list[list[str]] = []
+        lost: Exception | None = None
+        for number in range(self._module.nvmlDeviceGetCount()):
+            try:
+                handle = self._module.nvmlDeviceGetHandleByIndex(number)
+                names.append(self._names(handle))
+                handles.append(handle)
+            except Exception as error:  # as in `read`; one that is lost says nothing of the others
+                lost = error
         listed = ", ".join(" at ".join(each) for each in names)
         for wanted in (self._chosen,) if self._chosen else self._cards:
             for handle, each in zip(handles, names, strict=True):
                 if _plain(wanted) in map(_plain, each):
                     self._handle, self._chosen = handle, each[0]
                     return
+        if lost is not None:
+            # It may have been the one.
+            raise lost
         if self._chosen or self._cards or not handles:
             raise LookupError(f"there is no such card; there are {listed or 'none'}")
         if len(handles) > 1:
@@ -232,9 +243,10 @@ class Gpu:
                 if getattr(self._module, name, None) == number:
                     return Outcome(None, status, detail)
             if any(getattr(self._module, name, None) == number for name in _GONE):
-                # The handle is worthless now, even when the same GPU comes back.
+                # The handle is worthless now, even when the same GPU comes back. While the library can be initialised
+                # nobody waits: what was lost for a moment may have to be given back in the next one.
                 self._handle = None
-                self._wait = RETRY_READS - 1
+                self._wait = 0
                 self._why = Outcome(None, Status.UNREADABLE, detail)
         elif isinstance(error, AttributeError):
             return Outcome(None, Status.ABSENT, detail)

@@ -6,12 +6,14 @@ value)`, each behind its length in four bytes, on the machine's one virtual seri
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import pickle
 import select
+import shutil
 import signal
 import struct
 import time
@@ -21,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from hardware.interface import Applied, Command, Readings, Status, Wiring
+from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands
 from hardware.linux.hands import DirectHands, Hands
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
-from hardware.restore import restore
+from hardware.restore import LEASE, restore
 
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
@@ -152,6 +155,15 @@ def assemble(wiring: Wiring) -> None:
         _mount(source, str(MACHINE / name))
 
 
+def forget_sessions() -> None:
+    """Nobody acts on this machine, or has before. A guardian that still looks whether it was obeyed is ended."""
+    with contextlib.suppress(FileNotFoundError), (MACHINE / FOLDER / LEASE).open() as lease:
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(int(lease.read().split()[0]), signal.SIGKILL)
+        fcntl.flock(lease, fcntl.LOCK_EX)
+    shutil.rmtree(MACHINE / FOLDER, ignore_errors=True)
+
+
 def start(wiring: Wiring, acts: str) -> tuple[dict[str, str], dict[str, str]]:
     """Begin a backend that acts with these hands; what it found and what it misses."""
     global backend
@@ -193,10 +205,25 @@ def apply(values: dict[str, int], registers: list[tuple[int, int, int]]) -> tupl
     return Applied(dict(applied.values), applied.clamped, applied.failed), look(registers)
 
 
+def act(values: dict[str, int], cycles: int, registers: list[tuple[int, int, int]]) -> tuple[Applied, list[int]]:
+    """So many control cycles, ten a second, with one and the same command; as `apply`, of the last one."""
+    for _cycle in range(cycles - 1):
+        backend.read()
+        backend.apply(Command(values))
+        time.sleep(0.1)
+    backend.read()
+    return apply(values, registers)
+
+
 def close() -> tuple[tuple[str, str], ...]:
     """Close the backend; what could not be given back."""
     backend.close()
     return backend.unrestored
+
+
+def give_back() -> dict[str, Any]:
+    """What `twin restore` does."""
+    return restore(Root(MACHINE))
 
 
 def strike(
@@ -225,13 +252,15 @@ def strike(
     last_ns = unsafe = 0
     seen_last: set[int] = set()
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
+        now = look(registers)
         # An output that is just being tried is in manual mode for an instant: what counts is what stays so.
-        seen_now = _unsafe(before, look(registers))
+        seen_now = _unsafe(before, now)
         stays, seen_last = seen_now & seen_last, seen_now
         if stays:
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
-        time.sleep(0.0005)
+        # Looking takes all that the processor can do. What was given back may only become unsafe again.
+        time.sleep(0.005 if _given_back(before, now) and acted else 0.0005)
     if number != signal.SIGKILL:
         os.kill(controller, signal.SIGKILL)
         time.sleep(0.2)
