@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,10 @@ from dashboard_runs import TICK_PLACES, Row, recorded, told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.dashboard.live import LiveRun
+from twin.dashboard.replayed import ReplayedRun
 from twin.dashboard.runs import KEPT, POINTS
+from twin.dashboard.server import Emitter
 from twin.dashboard.tables import TableRun, open_run
 from twin.record.files import RecordInputError
 
@@ -162,3 +167,55 @@ def test_a_table_of_another_version(tmp_path: Path, folder: Path) -> None:
     (copy / "manifest.json").write_text(manifest.replace(f'"bytes": {size}', f'"bytes": {new}'))
     with pytest.raises(RecordInputError, match=r"has schema control/0; this program reads control/1; use the version"):
         open_run("copy", "copy", copy)
+
+
+class Events:
+    """Keeps what is emitted."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def emit(self, name: str, content: Any) -> None:
+        self.told.append((name, content))
+
+
+def test_of_a_finished_run_only_what_the_learner_thought_is_made_again(run: TableRun, records: list[Row]) -> None:
+    live = LiveRun(replace(run.about, origin="replayed"))
+    events: Any = Events()
+    emitter = Emitter(events)
+    again = ReplayedRun(live, run, None)
+    for number, record in enumerate(records):
+        live.record(0, list(record.values()), {"losses": {"policy": float(number)}})
+        emitter.news(again)
+        assert (again.state, again.cycles, again.lost, again.age_ms) == ("ended", 30, 0, None)
+    live.over("ended")
+    emitter.news(again, last=True)
+    assert (again.about.origin, again.tables) == ("recorded", run.tables)
+    assert list(again.records()) == records
+    told_of = [content for name, content in events.told if name == "metrics"]
+    assert all(content["record"] == records[-1] for content in told_of)
+    assert told_of[-1]["insight"] == again.insight() == {"losses": {"policy": 29.0}}
+    # Told as seldom as ever, and no more when there is nothing new.
+    assert len(told_of) < len(records)
+    emitter.news(again, last=True)
+    assert [name for name, _ in events.told].count("metrics") == len(told_of)
+
+
+def test_a_run_that_was_made_again_is_read_from_its_tables(run: TableRun, records: list[Row], folder: Path) -> None:
+    live = LiveRun(replace(run.about, origin="replayed"))
+    again = ReplayedRun(live, None, folder)
+    live.record(0, list(records[0].values()), None)
+    assert (again.state, again.cycles, again.tables, list(again.records())) == ("running", 1, None, records[:1])
+    assert again.course(("cycle",), 0, 1, 1) == {"cycle": [0]}
+    live.over("lost")
+    assert (again.state, again.cycles, again.tables, again.lost) == ("lost", 30, folder, 0)
+    assert (again.about.origin, list(again.records())) == ("replayed", records)
+    assert again.history(2) == records[-2:]
+
+
+def test_a_replay_that_failed_leaves_what_it_told(run: TableRun, records: list[Row], tmp_path: Path) -> None:
+    live = LiveRun(replace(run.about, origin="replayed"))
+    again = ReplayedRun(live, None, tmp_path)
+    live.record(0, list(records[0].values()), None)
+    live.over("lost")
+    assert (again.state, again.cycles, again.tables, again.history(5)) == ("lost", 1, None, records[:1])

@@ -113,10 +113,12 @@ class Emitter:
         self._allowed = BURST
         self._since = time.monotonic()
         self._state = ""
-        self._told = 0
+        self._told: tuple[int, object] = (0, None)
 
-    def news(self, run: Run) -> None:
-        """Something of the run has changed."""
+    def news(self, run: Run, last: bool = False) -> None:
+        """Something of the run has changed; `last` says that nothing will after this."""
+        if last:
+            self._allowed = max(self._allowed, 1.0)
         if run.state != self._state:
             self._state = run.state
             self._events.emit("run", {"run": described(run)})
@@ -128,10 +130,12 @@ class Emitter:
         if self._allowed < 1.0:
             return
         newest = run.history(1)
-        if newest and run.cycles > self._told:
-            self._told = run.cycles
+        # Of a run that has ended, only what the learner thought may be told anew.
+        tells = (run.cycles, run.insight())
+        if newest and tells != self._told:
+            self._told = tells
             self._allowed -= 1.0
-            event = {"run": run.about.id, "record": newest[0], "insight": run.insight(), "lost": run.lost}
+            event = {"run": run.about.id, "record": newest[0], "insight": tells[1], "lost": run.lost}
             self._events.emit("metrics", event)
 
 
@@ -161,7 +165,7 @@ def serve(
             served.add(runs[live])
             emitter.news(runs[live])
 
-        follow(channel, begun, lambda live: emitter.news(runs[live]))
+        follow(channel, begun, lambda live: emitter.news(runs[live], live.state != "running"))
 
     listening = [threading.Thread(target=listen, args=(channel,), daemon=True) for channel in feeds]
     for thread in listening:

@@ -18,6 +18,7 @@ import { RunView } from "./view.js";
 const BEAT_MS = 250;
 const FOLLOW_BEATS = 2;
 const PANEL_BEATS = 4;
+const ALL_BEATS = 20;
 const AROUND_MS = 2_000;
 
 const at = (id) => document.getElementById(id);
@@ -30,8 +31,9 @@ at("link").append(linkShape, linkWords);
 const experiments = new Experiments(at("experiments"));
 const transport = new Transport(at("transport"), { changed: () => draw(true), jump: toDifference });
 
-function notice(words) {
+function notice(words, tone = "bad") {
   setText(at("notice"), words);
+  setAttribute(at("notice"), "data-tone", tone);
   at("notice").hidden = !words;
 }
 
@@ -43,7 +45,9 @@ function link(state) {
   setIcon(linkShape, state === "up" ? "linked" : "unlinked");
   setText(linkWords, state === "up" ? "connected" : "connection lost");
   setAttribute(at("link"), "data-tone", state === "up" ? "good" : "bad");
-  if (state === "down" && shown.views.length) notice("The connection is lost. What you see is the last that came; trying again every two seconds.");
+  const over = shown.views.length && shown.views.every(({ run }) => run.about.origin === "live" && !run.goesOn);
+  if (state !== "up" && over) notice("The run is over, and its page with it. What you see is how it ended.", "calm");
+  else if (state === "down" && shown.views.length) notice("The connection is lost. What you see is the last that came; trying again every two seconds.");
   else if (state === "strange") notice(NEW_TOKEN);
   else notice("");
   if (state === "up") refresh();
@@ -165,7 +169,7 @@ function drawNow(all) {
   const horizonNs = Math.max(...shown.views.map((view) => view.horizonNs(now)));
   shown.views.forEach((view, place) => {
     view.showState(shown.link === "up");
-    view.showRecord(now, again);
+    view.showRecord(now, all || beat % ALL_BEATS === 0, again);
     view.showGraphs(now, those[1 - place] ?? null, horizonNs, all || beat % PANEL_BEATS === 0, again);
   });
   if (!shown.drawn && shown.views.some((view) => view.record)) {
@@ -181,12 +185,14 @@ async function toDifference() {
     const { difference } = await ask("/api/difference", { a: a.id, b: b.id });
     if (!difference) transport.say("They are equal in every value.");
     else {
-      const { column, time_ns: ns, note } = difference;
-      if (typeof ns === "number") {
+      const { column, table, time_ns: ns, note } = difference;
+      const when = typeof ns === "number" ? ` at ${clock(ns)}` : "";
+      if (when) {
         transport.playing = false;
         transport.go(ns);
       }
-      transport.say(`First difference${typeof ns === "number" ? ` at ${clock(ns)}` : ""}: ${column ?? difference.table} is ${difference.a} and ${difference.b}. ${note ?? ""}`.trim());
+      const values = [difference.a, difference.b].map((value) => JSON.stringify(value)).join(" and ");
+      transport.say(`First difference${when}, in the ${table} table: ${column} is ${values}.${note ? ` (${note})` : ""}`);
     }
   } catch (refused) {
     transport.say(`It cannot be told: ${refused.message}.`);
@@ -209,9 +215,12 @@ async function lookAround() {
 function listenAll() {
   listen({
     metrics: ({ run, record, insight, lost }) => runs.get(run)?.hear(record, insight, lost),
-    run: ({ run }) => {
-      know(run);
+    run: async ({ run: about }) => {
+      know(about);
       pickable();
+      // The last records of a run that is over may not have been told one by one.
+      if (shown.views.some(({ run }) => run.id === about.id)) await runs.get(about.id).open().catch(() => null);
+      else if (!shown.views.length) await refresh();
       draw(true);
     },
   }, link);

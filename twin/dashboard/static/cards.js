@@ -4,10 +4,10 @@ import { el, icon, setAttribute, setClass, setIcon, setShare, setText } from "./
 import { MISSING, celsius, gigahertz, known, milliseconds, number, percent, perSecond, watts } from "./format.js";
 import { ACTIONS, GAME_STATES, SOURCES, heatState, whyMissing } from "./words.js";
 
-/** A value with its unit, which says why it is missing where it is. */
+/** A value with its unit, which says why it is missing where it is. `shows` names what it is for whoever looks for it. */
 export class Value {
-  constructor(unit, className = "") {
-    this.figure = el("span", "figure", {}, MISSING);
+  constructor(unit, className = "", shows = null) {
+    this.figure = el("span", "figure", { "data-shows": shows }, MISSING);
     this.unit = el("span", "unit", {}, unit);
     this.root = el("span", `value ${className}`, {}, this.figure, this.unit);
   }
@@ -67,9 +67,9 @@ export class Cards {
 
   thermal() {
     this.heat = new Pill();
-    this.hottest = new Value("°C", "large");
+    this.hottest = new Value("°C", "large", "hottest");
     this.hottestName = el("span", "of", {}, "");
-    this.headroom = new Value("K");
+    this.headroom = new Value("K", "", "headroom");
     this.headroomOf = el("span", "of", {}, "");
     this.toLimit = new Meter();
     this.actionNow = el("span", "text two-lines", {}, MISSING);
@@ -78,8 +78,9 @@ export class Cards {
   }
 
   resources() {
-    this.uses = ["CPU", "GPU", "Memory"].map((name) => {
-      const value = new Value("%");
+    const columns = [["CPU", "cpu_load_ppm"], ["GPU", "gpu_busy_ppm"], ["Memory", "memory_used_ppm"]];
+    this.uses = columns.map(([name, column]) => {
+      const value = new Value("%", "", column);
       const meter = new Meter();
       const more = el("span", "of", {}, "");
       return { value, meter, more, root: el("div", "use", {}, el("span", "name", {}, name), value.root, more, meter.root) };
@@ -88,11 +89,11 @@ export class Cards {
   }
 
   power() {
-    this.total = new Value("", "large");
-    this.rate = new Value("", "large");
-    this.cpuPower = new Value("W");
-    this.gpuPower = new Value("W");
-    this.latency = new Value("ms");
+    this.total = new Value("", "large", "power");
+    this.rate = new Value("", "large", "frame_rate_millihertz");
+    this.cpuPower = new Value("W", "", "cpu_power_microwatts");
+    this.gpuPower = new Value("W", "", "gpu_power_microwatts");
+    this.latency = new Value("ms", "", "frame_latency_microseconds");
     return card("Power and Performance", null,
       el("div", "pair", {}, el("div", "", {}, this.total.root, el("span", "of", {}, "W, CPU and GPU")),
         el("div", "", {}, this.rate.root, el("span", "of", {}, "FPS"))),
@@ -101,13 +102,13 @@ export class Cards {
   }
 
   decisions() {
-    this.action = el("span", "action", {}, MISSING);
+    this.action = el("span", "action", { "data-shows": "action" }, MISSING);
     this.meaning = el("span", "of", {}, "");
     this.source = new Pill();
-    this.reason = el("span", "text two-lines", {}, MISSING);
-    this.authority = new Value("%");
+    this.reason = el("span", "text two-lines", { "data-shows": "reason" }, MISSING);
+    this.authority = new Value("%", "", "authority_percent");
     this.note = el("span", "of", {}, "");
-    this.game = el("span", "text", {}, MISSING);
+    this.game = el("span", "text", { "data-shows": "game_state_code" }, MISSING);
     return card("Decisions", this.source, el("div", "lead", {}, this.action, this.meaning),
       row("Authority", this.authority.root, this.note), row("Game", this.game),
       el("div", "row tall", {}, el("span", "name", {}, "Because"), this.reason));

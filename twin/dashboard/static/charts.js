@@ -245,7 +245,7 @@ export class Portrait extends Graph {
       data: { datasets: [{ data: [], borderWidth: 1, pointRadius: 1.6 }, { data: [], pointRadius: 5, pointStyle: "rect" }] },
       options: {
         animation: false, parsing: false, responsive: true, maintainAspectRatio: false, resizeDelay: 100, events: [],
-        layout: { padding: { top: 6, right: 8 } },
+        layout: { padding: { top: 6, right: 18 } },
         scales: { x: axis("bottom", this.x), y: axis("left", this.yOf) },
         plugins: { ...WITHOUT, tooltip: false },
       },

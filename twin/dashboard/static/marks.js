@@ -1,5 +1,6 @@
 // What is drawn on canvases beside lines: colours, marks, limits, what is expected, and the place in time.
 
+import { el } from "./dom.js";
 import { known } from "./format.js";
 
 export const COLOURS = ["blue", "vermillion", "green", "purple", "orange", "black", "sky", "yellow"];
@@ -65,7 +66,7 @@ export const over = {
     context.rect(area.left, area.top - 6, area.right - area.left, area.bottom - area.top + 6);
     context.clip();
     context.font = `11px ${Chart.defaults.font.family}`;
-    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place));
+    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place, graph.limits.length));
     chart.data.datasets.forEach((set, place) => {
       if (chart.isDatasetVisible(place)) drawMarks(context, chart.getDatasetMeta(place), set);
     });
@@ -83,7 +84,7 @@ export const over = {
   },
 };
 
-function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place) {
+function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place, many) {
   const y = Math.round(scales[axis].getPixelForValue(value)) + 0.5;
   if (y < area.top - 1 || y > area.bottom + 1) return;
   context.strokeStyle = palette[colour];
@@ -98,7 +99,7 @@ function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, 
   context.textAlign = "left";
   context.textBaseline = "bottom";
   // Limits may lie close to each other, so their words stand side by side.
-  const x = area.left + 6 + 138 * place;
+  const x = area.left + 6 + place * Math.min(130, (area.right - area.left) / many);
   context.strokeStyle = palette.surface;
   context.lineWidth = 3;
   context.lineJoin = "round";

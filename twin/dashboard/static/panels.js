@@ -269,17 +269,20 @@ export class Crystal extends Panel {
     this.guesses = el("span", "of", {}, "");
     this.used = el("span", "number", {}, MISSING);
     this.cells = [];
+    this.scale = el("p", "of", {}, "");
     this.map = el("div", "map", { role: "img" });
     this.body.append(
       facts([["Fragmentation", this.fragmentation.root], ["Prefetch accuracy", el("span", "", {}, this.accuracy.root, this.guesses)],
         ["Used, free", this.used]]),
       el("h4", "", {}, "Blocks by tier"), el("ul", "bars tiers", {}, ...this.tiers.map((tier) => tier.root)),
-      el("h4", "", {}, "Block map"), this.map, el("p", "of", {}, "Each square is a stretch of the pool: empty is free, full is taken."));
+      el("h4", "", {}, "Block map"), this.map, this.scale);
   }
 
   show(run) {
     const { pool } = run;
-    const why = run.goesOn ? "This run has no pool: twin run --crystal keeps its words in one." : "The pool of a run is gone when it ends; twin run --crystal shows it while it goes on.";
+    const gone = "The pool of a run is gone when it ends; twin run --crystal shows it while it goes on.";
+    const none = "This run has no pool: twin run --crystal keeps its words in one.";
+    const why = !run.goesOn ? gone : pool === undefined ? "Looking for its pool …" : none;
     if (this.nothing(pool ? "" : why)) return;
     const all = Object.values(pool.tiers ?? {}).reduce((sum, tier) => sum + tier.blocks, 0);
     for (const { name, meter, figure } of this.tiers) {
@@ -291,7 +294,9 @@ export class Crystal extends Panel {
     this.accuracy.set(known(pool.guess_accuracy) ? number(100 * pool.guess_accuracy, 1) : MISSING, "nothing was foretold yet");
     setText(this.guesses, known(pool.guesses) ? ` of ${count(pool.guesses)} guesses` : "");
     setText(this.used, `${bytes(pool.used_bytes)}, ${bytes(pool.free_bytes)}`);
-    this.draw(pool.map ?? "");
+    const map = pool.map ?? "";
+    setText(this.scale, map && known(pool.size_bytes) ? `Each square is ${bytes(pool.size_bytes / map.length)}: empty is free, full is taken.` : "");
+    this.draw(map);
   }
 
   draw(map) {

@@ -74,7 +74,7 @@ export class RunView {
       })),
     });
     graph.limits = about.sensors.map(({ name, limit_millicelsius: limit }, place) => ({
-      value: limit / 1e3, colour: COLOURS[place % COLOURS.length], words: `limit of ${name}, ${number(limit / 1e3)} °C`,
+      value: limit / 1e3, colour: COLOURS[place % COLOURS.length], words: `${name} limit ${number(limit / 1e3)}`,
     }));
     graph.y.high = Math.max(60, ...about.sensors.map((sensor) => sensor.limit_millicelsius / 1e3 + 5));
     return graph;
@@ -126,16 +126,16 @@ export class RunView {
     return !linkUp || run.ageMs > Math.max(STALE_MS, STALE_PERIODS * run.about.period_ms);
   }
 
-  /** The values at this time of the run. */
-  showRecord(when, changed) {
+  /** The values at this time of the run. What is folded or out of sight is written when it is time for `all`. */
+  showRecord(when, all, changed) {
     const { run } = this;
     const record = run.at(when.nowNs, when.aheadNs, changed);
     const isNewest = !run.newest.last || when.nowNs >= run.newest.last.time_ns;
     this.record = record;
     this.cards.show(record);
-    if (this.shield.isSeen) this.shield.show(record);
-    if (this.neural.isSeen) this.neural.show(run, record, isNewest);
-    if (this.crystal.isSeen) this.crystal.show(run);
+    if (all || this.shield.isSeen) this.shield.show(record);
+    if (all || this.neural.isSeen) this.neural.show(run, record, isNewest);
+    if (all || this.crystal.isSeen) this.crystal.show(run);
     setAttribute(this.root, "data-cycle", record ? String(record.cycle) : null);
     setAttribute(this.root, "data-time", record ? String(record.time_ns) : null);
   }
@@ -144,7 +144,7 @@ export class RunView {
   showGraphs(when, other, horizonNs, all, changed) {
     const frame = this.run.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
     const others = other && this.overlaid.size ? other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed) : null;
-    const key = `${frame.lastNs} ${frame.times.length} ${when.firstNs} ${when.nowNs} ${others?.lastNs}`;
+    const key = [frame.lastNs, frame.times.length, when.firstNs, when.lastNs, when.nowNs, others?.lastNs].join(" ");
     const moved = this.shownKey !== key;
     // What is not due now is due later.
     if (all) this.shownKey = key;
