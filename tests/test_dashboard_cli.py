@@ -169,6 +169,7 @@ def test_a_controller_of_ones_own_and_one_that_is_gone(tmp_path: Path, monkeypat
     (tmp_path / "own.py").unlink()
     shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
     with Dashboard("whole", "part") as page:
+        page.wait_for(page.children)
         page.wait_for(lambda: not any(map(is_alive, page.children())))
         assert list(page.runs()) == ["whole"]
         status, out, err = page.end(signal.SIGTERM)
