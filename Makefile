@@ -10,7 +10,7 @@ LATER_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 $(HOME)/.
 LATER := .venv-later
 LATER_STAMP := $(if $(LATER_PYTHON),$(LATER)/.complete)
 
-.PHONY: run test test-drivers test-nightly benchmark goldens machines clean
+.PHONY: run test test-drivers test-drivers-killed test-drivers-others test-nightly benchmark goldens machines clean
 
 run: $(STAMP)
 	$(VENV)/bin/twin run gaming
@@ -23,8 +23,17 @@ test: $(STAMP) $(LATER_STAMP)
 	$(MAKE) test-drivers
 
 # Real drivers in a virtual machine: needs QEMU, busybox-static and apt-get (for Debian's kernel); else it is skipped.
+# Two machines at once, since each of them waits for its drivers most of the time.
+DRIVERS := $(VENV)/bin/python -m pytest -p no:xdist -s --durations=3
+
 test-drivers: $(STAMP)
-	$(VENV)/bin/python -m pytest -p no:xdist -s --durations=3 tests/drivers
+	$(MAKE) --jobs=2 --output-sync=target test-drivers-killed test-drivers-others
+
+test-drivers-killed: $(STAMP)
+	$(DRIVERS) tests/drivers -k 'struck or killed'
+
+test-drivers-others: $(STAMP)
+	$(DRIVERS) tests/drivers -k 'not (struck or killed)'
 
 test-nightly: $(STAMP) $(LATER_STAMP)
 	HYPOTHESIS_PROFILE=nightly $(VENV)/bin/python -m pytest -n auto --ignore=tests/drivers

@@ -9,8 +9,9 @@ being watched adds at a percentile is the difference of theirs.
 client is due is every record that is sent while it is there; how many it did not get are counted.
 `slow`: 20 clients that take everything, and 1,000 that try to get in, take nothing, and come again when they are sent
 away; 1,000 more say half a request. What the server's memory grows by, and what the 20 did not get.
-`ticks`: how long after it was due a record is handed over, 250 times a second, with no page, a page that is well, one
-that is stopped, one that is killed, and one that four processes ask as fast as they can.
+`ticks`: how long after it was due a record is handed over, 250 times a second, to a page that is well, one that two
+processes ask as fast as they can (they have its priority), one that is stopped and one that is killed; second about
+with as many ticks without a page.
 Everything goes over 127.0.0.1 and ends by itself. A bare SimPy event is measured in the same process.
 """
 
@@ -42,6 +43,7 @@ from twin.cli.run import warm_up
 from twin.control.choose import make_controller
 from twin.control.cycle import Cycle
 from twin.dashboard.feed import Feed
+from twin.dashboard.server import NICE
 from twin.kernels import Integers
 from twin.loader import load
 from twin.loop import Loop
@@ -59,7 +61,7 @@ AT_MOST = {
 RUNS, CYCLES, PACE_HZ = 5, 300, 50
 CLIENTS, LOAD_SECONDS, PERIOD_SECONDS = 100, 20, 0.1
 SLOW, WELL, SLOW_SECONDS = 1_000, 20, 30
-TICKS, TICK_SECONDS = 2_500, 0.004
+TURNS, TICKS, TICK_SECONDS, FLOODS = 12, 250, 0.004, 2
 QUERY = "EIO=4&transport=websocket&token="
 
 
@@ -426,11 +428,12 @@ def slow(scenario: Scenario) -> dict[str, float]:
 
 
 def flood(told: Any, link: str) -> None:
-    """Ask as fast as can be, for ever."""
+    """Ask as fast as can be, for ever. Whoever floods wants to hurt the page, and has no more rights than it."""
     address, _, token = link.removeprefix("http://").partition("/?token=")
     host, _, port = address.partition(":")
     words = f"GET /api/metrics/history?n=300&token={token} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
-    told.put("here")
+    os.nice(NICE)
+    told.put(os.getpid())
     while True:
         with suppress(OSError), socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(words)
@@ -439,35 +442,30 @@ def flood(told: Any, link: str) -> None:
 
 
 def ticks(scenario: Scenario) -> dict[str, float]:
-    """How late a tick is done, whatever the page is like."""
+    """How late a tick is done, whatever the page is like; each beside ticks of the same moments without a page."""
     cycles = some_cycles(scenario, 50)
-    late: dict[str, list[float]] = {"alone": handed_over(None, cycles)}
+    figures: dict[str, float] = {}
+
+    def measured(name: str, feed: Feed, busy: Sequence[int] = ()) -> None:
+        late: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(2 * TURNS):
+            watched = number % 2 == 1
+            for process in busy:
+                os.kill(process, signal.SIGCONT if watched else signal.SIGSTOP)
+            late[watched] += handed_over(feed if watched else None, cycles)
+        values = [percentile(late[watched], 0.999) for watched in (False, True)]
+        figures[f"ticks_{name}_alone_ms_p999"], figures[f"ticks_{name}_ms_p999"] = values
+        figures[f"ticks_{name}_moves_ms"] = values[1] - values[0]
+
     with page(scenario) as (served, feed):
-        late["watched"] = handed_over(feed, cycles)
-        with working(flood, *[(served.link,)] * 4) as told:
-            for _ in range(4):
-                told.get(timeout=60)
-            late["flooded"] = handed_over(feed, cycles)
+        measured("watched", feed)
+        with working(flood, *[(served.link,)] * FLOODS) as told:
+            measured("flooded", feed, [told.get(timeout=60) for _ in range(FLOODS)])
         os.kill(served.process, signal.SIGSTOP)
-        late["stopped"] = handed_over(feed, cycles)
+        measured("stopped", feed)
         os.kill(served.process, signal.SIGKILL)
-        late["killed"] = handed_over(feed, cycles)
-    # What four processes that only compute do to it, without any page, is the machine's.
-    with working(compute, *[()] * 4) as told:
-        for _ in range(4):
-            told.get(timeout=60)
-        late["busy"] = handed_over(None, cycles)
-    figures = {f"ticks_{name}_ms_p999": percentile(values, 0.999) for name, values in late.items()}
-    for name in ("watched", "flooded", "stopped", "killed"):
-        figures[f"ticks_{name}_moves_ms"] = figures[f"ticks_{name}_ms_p999"] - figures["ticks_alone_ms_p999"]
+        measured("killed", feed)
     return figures
-
-
-def compute(told: Any) -> None:
-    """Only compute."""
-    told.put("here")
-    while True:
-        pass
 
 
 def handed_over(feed: Feed | None, cycles: Sequence[tuple[Cycle, Integers | None]]) -> list[float]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import json
 import os
 import select
@@ -22,22 +21,21 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from hardware import death, restore
+from hardware.beats import Beats, privileged
 from hardware.journal import FOLDER, Journal, JournalError
-from hardware.linux.output import MOST, SETTLE_NS, Output, Place, checked, integer, place, rebuilt
+from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
 from hardware.linux.sysfs import FileCell, Root
-from hardware.restore import RefusedError, ended_ns, give_back, lease, leave, library, places, refuse_daemons, replay
 from hardware.status import Status
-from hardware.watch import LEASE_NS, Bounds, OutputWatch, Trouble, Watch
+from hardware.watch import LEASE_NS, Bounds, OutputWatch, State, Trouble, Watch
 
 BEAT_NS = 10_000_000
 """So often messages are taken in and everything is looked after."""
 SUSPEND_NS = 500_000_000
 """The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
-REMEMBERED_NS = 2_000_000_000
-"""So long a driver may remember what it has read, or longer where it says so; few remember it longer than one."""
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
 ANSWER = struct.Struct("<cBxxIQ")
@@ -45,9 +43,6 @@ HELLO_SECONDS = 10.0
 ANSWER_EVERY = 4
 """One proposal in so many is answered."""
 PACKET_BYTES = 1 << 20
-LATENESS_NS = 100_000
-LATENESS_BUCKETS = 1_000
-"""Lateness is counted in so many buckets of this width."""
 LONGEST_LEASE_NS = 60_000_000_000
 
 
@@ -62,31 +57,6 @@ def main(arguments: list[str]) -> int:
         return Guardian(channel).serve(wake)
 
 
-def privileged() -> list[str]:
-    """Ask for what keeps this process on time and alive; returns what was had."""
-    # Nothing in here makes cycles, and a collection would come when it is least wanted.
-    gc.freeze()
-    gc.disable()
-    had = []
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
-        had.append("realtime")
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.nice(-10)
-            had.append("nice")
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  # noqa: PTH123
-        file.write(b"-900")
-        had.append("oom")
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        # What is asked for later may only be locked where there is no limit that would then be hit.
-        if ctypes.CDLL(None).mlockall(3 if os.geteuid() == 0 else 1) == 0:
-            had.append("memory")
-    return had
-
-
 class Held:
     """One output in the guardian's hands; without a `watch` it was `refused`."""
 
@@ -95,23 +65,29 @@ class Held:
         self.entry: dict[str, Any] = {}
         """Its record in the journal."""
         self._first: dict[str, int | None] = {}
-        self.output: Output | None = None
+        """What files had that were its own at any time: cores go, and come back as they went."""
+        self.output = Output("", ())
+        """Without files until it was admitted."""
         self.watch: OutputWatch | None = None
         self.refused = ""
+        self.note = ""
+        """What its user has to know: it was found in `manual` mode, or what was there is `unseen`."""
+        self.slow_ns = 0
+        """So long its files took when they were used last."""
         self.touched = self.gone = False
 
     def admit(self, root: Root, table: dict[str, Any], known: dict[Place, int | None]) -> None:
-        """Take the output if it is what it is said to be and can be given back; else say in `refused` why not.
+        """Take the output if it is what it is said to be and can be read; else say in `refused` why not.
 
-        `known` are originals that were left to be given back. Nothing is written but what is there. What was taken
-        before stays to be given back, and is tried again when it fails, rather than refused.
+        `known` are originals that were left to be given back. Nothing is written. What was taken before stays to be
+        given back, and is tried again when it fails, rather than refused.
         """
         before, self.refused, self.watch, self.gone = self.watch, "", None, False
         try:
             minimum, maximum, safe = (integer(table, key, -MOST, MOST) for key in ("minimum", "maximum", "safe"))
             if not minimum <= safe <= maximum:
                 raise ValueError(f"not minimum <= safe <= maximum: {minimum}, {safe}, {maximum}")
-            output = rebuilt(root, table.get("output"), library)
+            output = rebuilt(root, table.get("output"), restore.library)
             for cell in output.cells:
                 if isinstance(cell, FileCell) and root.resolve(cell.path) != cell.path:
                     raise ValueError(f"{root.where(cell.path)} is not below sys, or leads elsewhere")
@@ -124,34 +100,50 @@ class Held:
                 if not self.touched:
                     raise ValueError(f"it cannot be read, so that it could not be given back: {present}")
                 present = (None,) * len(output.cells)
-            why = output.rehearse(present)
-            if why and not self.touched:
-                raise ValueError(f"it could not be given back, since what is there cannot be written: {why}; "
-                                 "if it is a matter of permission, run as root")  # fmt: skip
         except ValueError as error:
             self.refused = str(error)
             return
-        first, pairs = self._first, zip(output.cells, present, strict=True)
-        originals = [known.get(place(cell), first.get(cell.where, shown)) for cell, shown in pairs]
-        if len(first) == len(present) and first.keys().isdisjoint(cell.where for cell in output.cells):
-            # The device came back in another place.
-            originals = list(first.values())
-        self._first = {cell.where: raw for cell, raw in zip(output.cells, originals, strict=True)}
-        self.entry, self.output = {**table, "originals": originals, "device": output.device(root)}, output
-        self.touched |= not known.keys().isdisjoint(map(place, output.cells))
+        self.keep(root, table, output, present, known)
         bounds = Bounds(minimum, maximum, output.inside(safe), output.cooler, output.settle_ns)
         self.watch = OutputWatch(bounds, output.tach is not None)
         if before is not None and before.asked is not None:
             self.watch.asked = min(maximum, max(minimum, before.asked))
 
+    def keep(self, root: Root, table: dict[str, Any], output: Output, present: Sequence[int | None],
+             known: dict[Place, int | None]) -> None:  # fmt: skip
+        """What was there before is what is given back; where nobody knows, it is what is there at `present`."""
+        before = self.output.cells if self.touched else ()
+        first = {cell.where: raw for cell, raw in zip(before, self.entry.get("originals", ()), strict=False)}
+        self._first = {**self._first, **first}
+        kept = output.kept(present, table["safe"])
+        originals = [known.get(place(cell), self._first.get(cell.where, raw))
+                     for cell, raw in zip(output.cells, kept, strict=True)]  # fmt: skip
+        if len(first) == len(present) and first.keys().isdisjoint(cell.where for cell in output.cells):
+            # The device came back in another place.
+            originals = list(first.values())
+        self.touched |= not known.keys().isdisjoint(map(place, output.cells))
+        if not self.touched:
+            self.note = "unseen" if output.unseen else "manual" if kept != tuple(present) else ""
+        self.entry = {**table, "originals": originals, "device": output.device(root)}
+        self.output = output
+
+    def fail(self, why: str) -> None:
+        """It cannot be given back, which was tried. If it was changed, it stays to be tried again, cooled fully."""
+        if self.output.differs(self.entry["originals"], (None,) * len(self.output.cells), True):
+            self.touched = True
+            self.output.cool(self.entry["safe"])
+        elif not self.touched:
+            self.entry = {}
+        self.watch = None
+        self.refused = f"it could not be given back, which was tried: {why}"
+
     def write(self, raw: int) -> str:
         """Bring `raw` into force, in every file that takes it; what failed first, or nothing."""
-        assert self.output is not None
         assert self.watch is not None
         self.touched, self.gone = True, False
         entering, why = self.watch.written is None, ""
         for lane in self.output.lanes:
-            for cell, value in Output("", (lane,)).plan(raw, entering):
+            for cell, value in self.output._replace(lanes=(lane,)).plan(raw, entering):
                 outcome = cell.write(value)
                 if outcome.value is None:
                     self.gone = outcome.status is Status.ABSENT
@@ -161,7 +153,6 @@ class Held:
 
     def look(self, now_ns: int) -> None:
         """Read back what is in force, and tell the watch. Of several files the one that cools least counts."""
-        assert self.output is not None
         assert self.watch is not None
         written, bounds = self.watch.written, self.watch.bounds
         values: list[int] = []
@@ -199,9 +190,10 @@ class Guardian:
         self._root = Root("/")
         self._journal = Journal("")
         self._left: list[dict[str, Any]] = []
+        self._leased = -1
         self._said: dict[str, Any] = {}
-        self._due_ns = self._beats = self._missed = 0
-        self._late = [0] * LATENESS_BUCKETS
+        self._due_ns = 0
+        self.beats = Beats()
         self.held: list[Held] = []
         self.watch = Watch()
 
@@ -211,15 +203,16 @@ class Guardian:
         """From the first message to the end, which `wake` may be. Returns 0 when everything was given back, else 1."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.callback(leave, self.begin())
+                self.begin()
+                stack.callback(lambda: restore.leave(self._leased))
             except Exception as error:  # nothing was changed yet
                 self._send({"ready": False, "why": _words(error)})
                 return 1
             # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
-            watched = [wake]
             try:
+                watched, controller = [wake], death.maker(self._channel)
                 with contextlib.suppress(OSError):
-                    watched.append(_pidfd(self._channel))
+                    watched.append(os.pidfd_open(controller))
                     stack.callback(os.close, watched[-1])
                 while not self.watch.ended:
                     wait_ns = max(0, self._due_ns - self._now_ns())
@@ -227,7 +220,7 @@ class Guardian:
                     if wake in ready and signal.SIGTERM not in os.read(wake, 4096):
                         # The alarm of something that took too long, while giving back.
                         ready.remove(wake)
-                    if ready:
+                    if ready or death.dying(self._root, controller):
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
                     self.step()
             except BaseException as error:  # whatever it is, outputs do not stay as they are
@@ -236,13 +229,13 @@ class Guardian:
                 return 1
             return self.end()
 
-    def begin(self) -> int:
-        """Everything that comes before the first proposal. Returns the lease; raises what is wrong."""
+    def begin(self) -> None:
+        """Everything that comes before the first proposal. Raises what is wrong."""
         self._channel.settimeout(HELLO_SECONDS)
         hello = self._channel.recv(PACKET_BYTES)
         self._channel.setblocking(False)
         if hello[:1] != b"H":
-            raise RefusedError("nobody said what is to be guarded")
+            raise restore.RefusedError("nobody said what is to be guarded")
         table = checked(json.loads(hello[1:]), "hello", dict)
         root = checked(table.get("root"), "root", str)
         if not root.startswith("/"):
@@ -251,64 +244,74 @@ class Guardian:
         sys.path += [checked(path, "libraries", str) for path in checked(table.get("libraries"), "libraries", list)]
         self.watch = Watch(integer(table, "lease_ns", LEASE_NS, LONGEST_LEASE_NS))
         outputs = [checked(output, "output", dict) for output in checked(table.get("outputs"), "outputs", list)]
-        folder = self._root.absolute(FOLDER)
-        leased = lease(folder)
+        self._journal = Journal(self._root.absolute(FOLDER))
+        self._leased = restore.lease(self._journal.folder)
         try:
-            self._journal = Journal(folder)
-            replayed = replay(self._root, self._journal)
+            replayed = restore.replay(self._root, self._journal)
             if replayed["cut"]:
-                raise RefusedError(f"{self._journal.path}: {replayed['cut']}; what it says was given back. Run twin "
-                                   "restore, then look at the modes and values of all outputs")  # fmt: skip
-            if outputs:
-                refuse_daemons(self._root)
-            # What was set a moment ago may be what files still show, and would be taken for what was there.
-            late = [integer(output["output"], "settle_ns", *SETTLE_NS) for output in outputs
-                    if type(output.get("output")) is dict]  # fmt: skip
-            remembered_ns = max([REMEMBERED_NS, *late])
-            since_ns = 0 if replayed["found"] else self._boot_ns() - ended_ns(leased)
-            time.sleep((remembered_ns - since_ns) / 1e9 if outputs and 0 <= since_ns < remembered_ns else 0)
+                raise restore.RefusedError(
+                    f"{self._journal.path}: {replayed['cut']}; what it says was given back. Run "
+                    "twin restore, then look at the modes and values of all outputs"
+                )
+            for name in restore.daemons(self._root).values() if outputs else ():
+                raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
             self._left = (self._journal.read() or ([], ""))[0]
             for output in outputs:
                 self.held.append(Held(checked(output.get("name"), "name", str)))
                 self._admit(self.held[-1], output)
-                self.watch.outputs.append(self.held[-1].watch)
             self._write_journal()
+            self._rehearse()
+            self.watch.outputs = [held.watch for held in self.held]
             had = privileged()
         except BaseException:
-            leave(leased)
+            restore.leave(self._leased)
             raise
+        restore.mark(self._leased)
         self._due_ns = self._now_ns() + BEAT_NS
-        self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused()})
-        return leased
+        notes = {held.name: held.note for held in self.held if held.note and not held.refused}
+        self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused(), "notes": notes})
+
+    def _rehearse(self) -> None:
+        """See of every output that it can be given back. What cannot, is refused."""
+        tried = [held for held in self.held if held.watch is not None and not held.output.unseen]
+        whys = restore.give_all_back([(held.output, held.entry) for held in tried], rehearsal=True)
+        for held, why in zip(tried, whys, strict=True):
+            if why:
+                held.fail(why)
+        self._write_journal(any(whys))
 
     def end(self) -> int:
-        """Give everything back that was touched, the last first. Returns 0 when all of it was, else 1."""
-        unrestored: list[tuple[str, str]] = []
-        left: list[dict[str, Any]] = []
-        for held in reversed(self.held):
-            if held.output is not None and held.touched and (why := give_back(held.output, held.entry)):
-                unrestored.append((held.name, why))
-                left.append(held.entry)
-        left += reversed(self._left)
+        """Give everything back that was touched, fast ones first, then the last first, and see that it was.
+
+        Returns 0 when all of it was, else 1.
+        """
+        restore.mark(self._leased, b"busy")
+        held = sorted((each for each in self.held[::-1] if each.touched), key=lambda each: each.slow_ns)
+        whys = restore.give_all_back([(each.output, each.entry) for each in held])
+        kept = {each.name: why for each, why in zip(held, whys, strict=True) if why}
+        unrestored = list(kept.items())
         try:
-            self._journal.keep(left[::-1])
-        except (OSError, JournalError) as error:
+            if not restore.holds(self._leased, self._journal.folder):
+                # Where somebody else has it, the journal is his.
+                self._leased = restore.lease(self._journal.folder)
+            self._journal.keep([*self._left, *(each.entry for each in self.held if each.name in kept)])
+        except (OSError, ValueError) as error:
             unrestored.append(("journal", str(error)))
-        self._send({"final": True, "why": self.watch.ended, "unrestored": unrestored, **self.lateness()})
+        self._send({"final": True, "state": (State.ALARM if unrestored else State.RESTORE).name,
+                    "why": self.watch.ended, "unrestored": unrestored, **self.beats.told()})  # fmt: skip
         return 1 if unrestored else 0
 
     def _admit(self, held: Held, table: dict[str, Any]) -> None:
         """What could not be given back keeps the originals of before, whatever its name is now."""
-        left = [(entry, places(self._root, entry)) for entry in self._left]
+        left = [(entry, restore.places(self._root, entry)) for entry in self._left]
         held.admit(self._root, table, {key: raw for _entry, known in left for key, raw in known.items()})
-        if held.output is not None and not held.refused:
+        if not held.refused:
             taken = {place(cell) for cell in held.output.cells}
             self._left = [entry for entry, known in left if not taken.issuperset(known)]
 
-    def _write_journal(self) -> None:
-        entries = [*self._left, *(held.entry for held in self.held if held.entry)]
-        if entries:
-            self._journal.write(entries)
+    def _write_journal(self, changed: bool = True) -> None:
+        if changed:
+            self._journal.keep([*self._left, *(held.entry for held in self.held if held.entry)])
 
     # --- one turn -----------------------------------------------------------------------------------------------------
 
@@ -320,17 +323,35 @@ class Guardian:
         self.watch.judge(now_ns)
         if self.watch.ended:
             return
-        for held in self.held:
-            if held.watch is None:
-                continue
-            raw = held.watch.due(now_ns, self.watch.cool)
-            if raw is not None:
-                why = held.write(raw)
-                now_ns = self._now_ns()
-                held.watch.wrote(now_ns, raw, why)
-            if held.watch.look_due(now_ns):
-                held.look(now_ns)
+        turns = [(held, held.watch, held.watch.due(now_ns, self.watch.cool))
+                 for held in sorted(self.held, key=lambda held: held.slow_ns) if held.watch is not None]  # fmt: skip
+        new = [held for held, _watch, raw in turns if raw is not None and not held.touched]
+        for held in new:
+            # What is there now is what is given back, and not what was there when it was admitted.
+            if not isinstance(present := held.output.originals(), str):
+                held.keep(self._root, held.entry, held.output, present, {})
+        # What the journal says already will do if it cannot be written now.
+        with contextlib.suppress(OSError, JournalError):
+            self._write_journal(bool(new))
+        for held, watch, raw in turns:
+            if raw is not None or watch.look_due(self._now_ns()):
+                self._turn(held, watch, raw)
         self._report()
+
+    def _turn(self, held: Held, watch: OutputWatch, raw: int | None) -> None:
+        """Write and look where that is due, in bounded time."""
+        began_ns = self._now_ns()
+        try:
+            with restore.bounded(restore.GIVE_BACK_SECONDS):
+                if raw is not None:
+                    why = held.write(raw)
+                    watch.wrote(self._now_ns(), raw, why)
+                if watch.look_due(self._now_ns()):
+                    held.look(self._now_ns())
+        except restore.OverTimeError as error:
+            watch.wrote(self._now_ns(), 0, f"{held.entry['output']['where']}: {error}")
+        held.slow_ns = self._now_ns() - began_ns
+        watch.took(self._now_ns(), held.slow_ns)
 
     def _hear(self) -> None:
         # A bound, so that outputs have their turn whatever comes.
@@ -354,7 +375,9 @@ class Guardian:
             # A sign of life now and then. One that finds no room is not missed: the next one says the same.
             if tick % ANSWER_EVERY == 1:
                 with contextlib.suppress(OSError):
-                    self._channel.send(ANSWER.pack(b"A", self.watch.state, self._missed & 0xFFFFFFFF, self.watch.tick))
+                    self._channel.send(
+                        ANSWER.pack(b"A", self.watch.state, self.beats.missed & 0xFFFFFFFF, self.watch.tick)
+                    )
         elif kind == b"B":
             self.watch.end("goodbye")
         elif kind == b"O":
@@ -375,7 +398,13 @@ class Guardian:
         self._said, self.held[number] = {}, held
         try:
             self._write_journal()
-        except JournalError as error:
+            # Nobody waits here until it shows: what does not obey is seen later, as in the course of things.
+            if held.watch is not None and not held.output.unseen:
+                why = restore.give_back(held.output, held.entry, rehearsal=True)[1]
+                if why and not held.touched:
+                    held.fail(why)
+                    self._write_journal()
+        except (OSError, JournalError) as error:
             held.refused, held.watch = str(error), None
         if held.refused and old.touched and old.watch is not None:
             # What was changed is looked after, and cooled, as well as that can be done.
@@ -390,22 +419,17 @@ class Guardian:
         if late_ns < 0:
             return
         missed = late_ns // BEAT_NS
-        self._beats += 1
-        self._missed += missed
+        self.beats.beat(late_ns, missed)
+        if not restore.holds(self._leased, self._journal.folder):
+            self.watch.end(f"{self._journal.folder}: the lease was removed or replaced, so that another one may act")
         self._due_ns += BEAT_NS * (1 + missed)
-        self._late[min(late_ns // LATENESS_NS, LATENESS_BUCKETS - 1)] += 1
         # The clocks cannot be read at once; the least of two differences has the least of other things in it.
         ahead_ns = min(self._boot_ns() - now_ns, self._boot_ns() - self._now_ns())
         if ahead_ns - self._ahead_ns > SUSPEND_NS:
             self.watch.suspended()
-            with contextlib.suppress(JournalError):
+            with contextlib.suppress(OSError, JournalError):
                 self._write_journal()
         self._ahead_ns = ahead_ns
-
-    def lateness(self) -> dict[str, Any]:
-        """Beats, those that were missed, and buckets of `LATENESS_NS` with how many were so late."""
-        return {"beats": self._beats, "missed": self._missed,
-                "late": {bucket: count for bucket, count in enumerate(self._late) if count}}  # fmt: skip
 
     # --- what is said -------------------------------------------------------------------------------------------------
 
@@ -437,11 +461,6 @@ def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
     if len(message) != PROPOSAL.size + count * PAIR.size:
         return tick, None
     return tick, list(PAIR.iter_unpack(message[PROPOSAL.size :]))
-
-
-def _pidfd(channel: socket.socket) -> int:
-    """A descriptor that is ready when the process that made the channel has ended. Raises OSError."""
-    return os.pidfd_open(struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def _words(error: BaseException) -> str:

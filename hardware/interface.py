@@ -21,9 +21,10 @@ class Source:
     """One place where Linux may show a channel.
 
     `kind` is one of hwmon, thermal, cpufreq, powercap, stat, meminfo, application, nvml. `names` are the accepted
-    device names (a chip's `name`, a zone's `type`), `labels` the accepted labels; without labels `index` counts
-    (`pwm2` has index 2). `attribute` is the part of the file name that carries the meaning (`temp`, `fan`, `pwm`,
-    `power_average`, `scaling_max_freq`, ...). The file's integer times `multiply` over `divide` is the channel's.
+    device names (a chip's `name`, a zone's `type`, a card's UUID or PCI address), `labels` the accepted labels; without
+    labels `index` counts (`pwm2` has index 2). `attribute` is the part of the file name that carries the meaning
+    (`temp`, `fan`, `pwm`, `power_average`, `scaling_max_freq`, ...). The file's integer times `multiply` over `divide`
+    is the channel's.
     """
 
     kind: str

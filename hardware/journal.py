@@ -31,7 +31,7 @@ class Journal:
     """The journal in `folder`, which belongs to the user who runs this and to nobody else."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.path = f"{folder}/{NAME}"
 
     def read(self) -> tuple[list[dict[str, Any]], str] | None:
@@ -91,7 +91,7 @@ class Journal:
             self._sync()
 
     def _sync(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:

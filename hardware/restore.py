@@ -7,7 +7,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -18,8 +18,14 @@ from hardware.linux.sysfs import Cell, FileCell, Root
 LEASE = "lease"
 GIVE_BACK_SECONDS = 1.0
 """So long giving back one output may take, before the next one has its turn."""
-DAEMONS = ("fancontrol", "thermald", "coolercontrold", "fan2go", "thinkfan", "nbfc_service", "afancontrol")
-"""Programs that write to the same outputs, by the names of their processes."""
+LOOK_SECONDS = 0.05
+"""So often it is looked whether files show what was given back."""
+ACTS, BUSY = 20, 2_500
+"""So many hundredths of a second a lease is waited for: of one that acts, which may have been killed a moment ago, and
+of one that begins, gives back or restores."""
+DAEMONS = {"fancontrol": 1, "coolercontrold": 1, "fan2go": 1, "thinkfan": 1, "nbfc_service": 1, "afancontrol": 1,
+           "thermald": -1}  # fmt: skip
+"""Programs that write to the same outputs, by the names of their processes, and which outputs: `Output.cooler`."""
 
 
 class RefusedError(ValueError):
@@ -27,44 +33,61 @@ class RefusedError(ValueError):
 
 
 def lease(folder: str) -> int:
-    """The one lease of a machine, as an open descriptor. Raises `RefusedError` when somebody else has it."""
+    """The one lease of a machine, as an open descriptor. Raises `RefusedError` when somebody else has it, or may."""
     path = f"{folder}/{LEASE}"
-    try:
-        os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise RefusedError(f"{path}: {error.strerror}; run as root, or make {folder} writable for this user") from error
-    # One that was killed a moment ago is still being taken apart.
-    for _attempt in range(20):
+    attempt = acts = 0
+    while True:
+        try:
+            os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
+            status = os.stat(folder)  # noqa: PTH116
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+                raise RefusedError(f"{folder}: user {status.st_uid}, mode {status.st_mode & 0o777:o}: others could "
+                                   "take the lease away; make it root's or your own, mode 755")  # fmt: skip
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise RefusedError(f"{path}: {error.strerror}; run as root, or make {folder} writable for this user") \
+                from error  # fmt: skip
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.pwrite(descriptor, b"%-10d" % os.getpid(), 0)
-            return descriptor
+            # The file may have gone, or another one have come, since it was opened.
+            if holds(descriptor, folder):
+                mark(descriptor, b"busy")
+                return descriptor
+        holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").split()
+        os.close(descriptor)
+        attempt, acts = attempt + 1, 0 if "busy" in holder else acts + 1
+        if acts > ACTS or attempt > BUSY:
+            raise RefusedError(f"{path}: process {' '.join(holder[:1])} acts on this machine already; end it first")
         time.sleep(0.01)
-    holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").partition(" ")[0].strip()
-    os.close(descriptor)
-    raise RefusedError(f"{path}: process {holder} acts on this machine already; end it first")
 
 
-def ended_ns(leased: int) -> int:
-    """When the session before gave its outputs back, on the boot clock; long before it when nobody knows of one."""
-    words = os.pread(leased, 64, 0).split()
-    return int(words[1]) if len(words) == 2 and words[1].isdigit() else -(1 << 62)
+def holds(leased: int, folder: str) -> bool:
+    """Whether the lease is still the file of its name: who finds another one there could act too."""
+    try:
+        return os.path.samestat(os.fstat(leased), os.lstat(f"{folder}/{LEASE}"))
+    except OSError:
+        return False
+
+
+def mark(leased: int, word: bytes = b"") -> None:
+    """Tell whoever waits for the lease whether it is worth while: `busy` passes, and nothing is who acts."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(leased, 0)
+        os.pwrite(leased, b"%d %s" % (os.getpid(), word), 0)
 
 
 def leave(leased: int) -> None:
-    """Give the lease up, for the next one to know when everything was given back. A full disk keeps nobody."""
+    """Give the lease up. A full disk keeps nobody."""
     with contextlib.suppress(OSError):
-        os.pwrite(leased, b"%-10d %d\n" % (0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)), 0)
+        os.ftruncate(leased, 0)
     os.close(leased)
 
 
-def refuse_daemons(root: Root) -> None:
-    """Raises `RefusedError`, with the name, when a program is running that writes to the same outputs."""
-    for process in root.names("proc"):
-        name = root.read_word(root.absolute(f"proc/{process}/comm")) if process.isdigit() else ""
-        if name in DAEMONS:
-            raise RefusedError(f"{name} (process {process}) controls this machine's cooling; stop it first")
+def daemons(root: Root) -> dict[int, str]:
+    """A running program with its process for each kind of outputs that programs write to, if there is one."""
+    running = {process: root.read_word(root.absolute(f"proc/{process}/comm")) for process in root.names("proc")}
+    return {DAEMONS[name]: f"{name} (process {process})" for process, name in running.items()
+            if name in DAEMONS and process.isdigit()}  # fmt: skip
 
 
 def library(where: str) -> Cell:
@@ -94,41 +117,85 @@ def bounded(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def give_back(output: Output, entry: dict[str, Any]) -> str:
-    """As `Output.give_back`, in bounded time. Never raises."""
+def give_back(output: Output, entry: dict[str, Any], rehearsal: bool = False) -> tuple[tuple[int | None, ...], str]:
+    """As `Output.give_back`, or `Output.rehearse`, in bounded time. Never raises."""
     try:
         with bounded(GIVE_BACK_SECONDS):
-            return output.give_back(entry["originals"], entry["safe"])
+            return (output.rehearse if rehearsal else output.give_back)(entry["originals"], entry["safe"])
     except Exception as error:  # too long, or whatever else: the other outputs have their turn all the same
         with contextlib.suppress(Exception), bounded(GIVE_BACK_SECONDS):
             output.cool(entry["safe"])
-        return f"{output.where}: {error}"
+        return (), f"{output.where}: {error}"
 
 
-def replay(root: Root, journal: Journal, by_hand: bool = False) -> dict[str, Any]:
+def ignored(given: Sequence[tuple[Output, dict[str, Any], tuple[int | None, ...]]]) -> list[str]:
+    """Wait until all of them show that they were given back, as long as they may take; why not, or nothing, for each.
+
+    They come with their records and with what they showed before. Whatever shows something else took what was written
+    and was not given back all the same: it is cooled fully.
+    """
+    longest_s = max((output.settle_ns for output, _entry, _before in given), default=0) / 1e9
+    whys = [""] * len(given)
+    waiting = list(range(len(given)))
+    while waiting:
+        time.sleep(min(longest_s, LOOK_SECONDS))
+        longest_s -= LOOK_SECONDS
+        for number in waiting:
+            output, entry, before = given[number]
+            try:
+                with bounded(GIVE_BACK_SECONDS):
+                    whys[number] = output.differs(entry["originals"], before, longest_s <= 0)
+                    if whys[number] and longest_s <= 0:
+                        output.cool(entry["safe"])
+            except Exception as error:  # as above
+                whys[number] = f"{output.where}: {error}"
+        waiting = [number for number in waiting if whys[number] and longest_s > 0]
+    return whys
+
+
+def give_all_back(held: Sequence[tuple[Output, dict[str, Any]]], rehearsal: bool = False) -> list[str]:
+    """Give these back in this order, by their records, and see that they obey; why not, or nothing, for each."""
+    done = [give_back(output, entry, rehearsal) for output, entry in held]
+    given = [(*each, before) for each, (before, why) in zip(held, done, strict=True) if not why]
+    late = iter(ignored(given))
+    return [why or next(late) for _before, why in done]
+
+
+def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collection[str] = ()) -> dict[str, Any]:
     """Give back what a journal that lies there says, the last first; nobody else may be acting.
 
     Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
-    What could not be given back stays in the journal, also where the device is gone; a journal that was cut stays as it
-    is, but for who was told so `by_hand`. Raises `JournalError`.
+    What could not be given back stays in the journal, also where the device is gone, unless its name is one to
+    `forget`, and so does what is left to another program; a journal that was cut stays as it is, but for who was told
+    so `by_hand`. Raises `JournalError`.
     """
     found = journal.read()
     entries, cut = found or ([], "")
+    busy = daemons(root) if entries else {}
     restored: list[str] = []
     unrestored: list[tuple[str, str]] = []
     left: list[dict[str, Any]] = []
+    held: list[tuple[Output, dict[str, Any]]] = []
     for entry in reversed(entries):
         try:
-            why = give_back(recorded(root, entry), entry)
-            left += [entry] if why else []
+            output = recorded(root, entry)
         except ValueError as error:
-            why = f"the journal's record cannot be used: {error}"
+            unrestored.append((str(entry.get("name")), f"the journal's record cannot be used: {error}"))
+            continue
+        if output.cooler in busy:
+            # It may have been taken over, and then is not ours to change.
+            unrestored.append((entry["name"], f"left to {busy[output.cooler]}; stop that, then run twin restore"))
+            left.append(entry)
+        else:
+            held.append((output, entry))
+    for (_output, entry), why in zip(held, give_all_back(held), strict=True):
         if why:
-            unrestored.append((str(entry.get("name")), why))
+            unrestored.append((entry["name"], why))
+            left += [entry] if entry["name"] not in forget else []
         else:
             restored.append(entry["name"])
     if found is not None and (by_hand or not cut):
-        journal.keep(left[::-1])
+        journal.keep([entry for entry in entries if entry in left])
     return {"found": found is not None, "restored": restored, "unrestored": unrestored, "cut": cut}
 
 
@@ -152,7 +219,7 @@ def places(root: Root, entry: dict[str, Any]) -> dict[Place, int | None]:
     return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
 
 
-def restore(root: Root) -> dict[str, Any]:
+def restore(root: Root, forget: Collection[str] = ()) -> dict[str, Any]:
     """`replay` by hand. Raises `RefusedError` while a guardian acts, and `JournalError`."""
     folder = root.absolute(FOLDER)
     journal = Journal(folder)
@@ -160,6 +227,6 @@ def restore(root: Root) -> dict[str, Any]:
         return {"found": False, "restored": [], "unrestored": [], "cut": ""}
     leased = lease(folder)
     try:
-        return replay(root, journal, by_hand=True)
+        return replay(root, journal, by_hand=True, forget=forget)
     finally:
         leave(leased)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from hardware.fan import FanWatch
+
 LEASE_NS = 350_000_000
 """So long after a proposal the next one has to come (3.5 periods of 100 ms), or the controller counts as hung."""
 GIVE_UP_NS = 30_000_000_000
@@ -21,12 +23,10 @@ FIGHT_NS = 10_000_000_000
 """An output that something else has changed is taken back at most so often."""
 CALM_NS = 2_000_000_000
 """A state is left for a less severe one after its reason has been gone for so long."""
-TACH_NS = 3_000_000_000
-"""So long a fan may take to turn, or to change its speed."""
-KICK_NS = 1_000_000_000
-"""So long a fan that stands is given the speed that starts it."""
-LEARN = 8
-"""How closely, in the fan's own unit, the least speeds are learned."""
+SLOW_NS = 50_000_000
+"""Files that take longer, twice in a row, hold up the others: they are used less often."""
+SLOW_SHARE = 20
+"""Slow files are left in peace for so many times as long as they took, unless things have to be cooled."""
 
 
 class State(IntEnum):
@@ -59,90 +59,6 @@ class Bounds(NamedTuple):
     settle_ns: int
 
 
-class FanWatch:
-    """Whether a fan turns as it is told, and what was learned of the least speeds at which it starts and turns."""
-
-    def __init__(self, maximum: int) -> None:
-        self.least = 0
-        """At less it was seen to stop."""
-        self.start = maximum
-        """This much started it, or is the most that there is."""
-        self._maximum = maximum
-        self._no_start: int | None = None
-        self._kick: int | None = None
-        self._kick_ns = 0
-        self._since_ns = 0
-        self._moved_ns = 0
-        self._standing = 0
-        self._deaf = 0
-        self._steady: tuple[int, int] | None = None
-        self._wrong = ""
-
-    def goal(self, now_ns: int, asked: int) -> int:
-        """What to write for `asked`: 0 stays 0, the rest is enough for the fan to start and to turn."""
-        if asked == 0:
-            return 0
-        kicking = self._kick is not None and now_ns - self._kick_ns < KICK_NS
-        return max(asked, self.least, (self._kick or 0) if kicking else 0)
-
-    def told(self, now_ns: int, before: int | None, raw: int) -> None:
-        """`raw` was written where `before` was in force, None if that is not known."""
-        self._moved_ns = now_ns
-        if raw > 0 and not before:
-            self._since_ns, self._standing = now_ns, 0
-            if before == 0:
-                self._kick_on(now_ns)
-
-    def _kick_on(self, now_ns: int) -> None:
-        # What starts it lies between what did not and what did; the first time everything is tried at once.
-        low = self._no_start
-        self._kick = self.start if low is None or self.start - low <= LEARN else (self.start + low + 1) // 2
-        self._kick_ns = self._since_ns = now_ns
-
-    def heard(self, now_ns: int, raw: int, rpm: int) -> str:
-        """The fan turns at `rpm` while `raw` is in force: what is wrong with that, or nothing."""
-        if raw <= 0:
-            self._standing, self._steady, self._kick = 0, None, None
-        elif now_ns - self._since_ns < TACH_NS:
-            pass
-        elif rpm > 0:
-            if self._kick is not None:
-                self.start, self._kick, self._no_start = self._kick, None, self._no_start or 0
-            self._standing = 0
-            self._wrong = self._responds(now_ns, raw, rpm)
-        else:
-            self._steady = None
-            self._standing += 1
-            if self._standing >= 2:
-                self._standing = 0
-                self._wrong = self._stands(now_ns, raw)
-        return self._wrong
-
-    def _stands(self, now_ns: int, raw: int) -> str:
-        if raw >= self._maximum or self._kick == self._maximum:
-            self._kick = None
-            return f"the fan stands at {raw}"
-        if self._kick is None:
-            self.least = min(self._maximum, raw + LEARN)
-        else:
-            self._no_start = self._kick
-        self.start = max(self.start, self.least)
-        self._kick_on(now_ns)
-        return ""
-
-    def _responds(self, now_ns: int, raw: int, rpm: int) -> str:
-        """Far more than was asked before, from less than half, has to be heard; twice, because fans take their time."""
-        if now_ns - self._moved_ns < TACH_NS:
-            return self._wrong
-        before = self._steady
-        if (before is None or before[0] * 2 > self._maximum or (raw - before[0]) * 8 < self._maximum * 3
-                or rpm * 20 > before[1] * 21):  # fmt: skip
-            self._steady, self._deaf = (raw, rpm), 0
-            return ""
-        self._deaf += 1
-        return f"the fan turns at {rpm} rpm at {raw} and at {before[1]} rpm at {before[0]}" if self._deaf > 1 else ""
-
-
 class OutputWatch:
     """One output: what is wanted of it, what was written, and whether it obeys."""
 
@@ -152,15 +68,13 @@ class OutputWatch:
         self.asked: int | None = None
         self.written: int | None = None
         """What is in force as far as is known; None when nothing of ours is, or nobody knows."""
-        self.taken = False
-        """Whether anything was ever written."""
         self._wrong: dict[str, tuple[Trouble, str]] = {}
         self._tried_ns: int | None = None
         self._cooling = False
         self._wait_ns: int | None = None
         self._fought_ns: int | None = None
         self._recent: list[tuple[int, int]] = []
-        self._look_ns = self._strange = 0
+        self._look_ns = self._rest_ns = self._slow = self._strange = 0
         self._shown: int | None = None
 
     @property
@@ -189,32 +103,38 @@ class OutputWatch:
             return None
         if cool:
             return max(bounds.safe, asked) if bounds.cooler > 0 else min(bounds.safe, asked)
-        return asked if self.fan is None else self.fan.goal(now_ns, asked)
+        return asked if self.fan is None else min(bounds.maximum, max(asked, self.fan.goal(now_ns, asked)))
 
     def due(self, now_ns: int, cool: bool) -> int | None:
         """What has to be written now, or None."""
         if self._wait_ns is not None and now_ns >= self._wait_ns:
             # Whatever has taken the output has had its time.
             self._wait_ns, self._fought_ns, self.written = None, now_ns, None
-        elif self._wait_ns is not None and cool and self._yields_too_little():
+        elif self._wait_ns is not None and cool and (self._shown is None or self._less_than(self.bounds.safe)):
+            # It is left to something else that cools less than is safe, as far as anybody knows.
             self._wait_ns = self.written = None
         goal = self.goal(now_ns, cool)
         urgent, self._cooling = cool and not self._cooling, cool
         if goal is None or goal == self.written or self._wait_ns is not None:
             return None
-        if self._tried_ns is not None and now_ns - self._tried_ns < WRITE_NS and not urgent:
+        if self._tried_ns is not None and now_ns < max(self._tried_ns + WRITE_NS, self._rest_ns) and not urgent:
             return None
         return goal
 
-    def _yields_too_little(self) -> bool:
-        """Whether it is left to something else that cools less than is safe, as far as anybody knows."""
-        if self._wrong["shown"][0] is Trouble.LESS:
-            return False
-        return self._shown is None or (self.bounds.safe - self._shown) * self.bounds.cooler > 0
+    def _less_than(self, raw: int) -> bool:
+        """Whether what was shown last cools less than `raw`."""
+        return self._shown is not None and (raw - self._shown) * self.bounds.cooler > 0
+
+    def took(self, now_ns: int, took_ns: int) -> None:
+        """Writing or looking took so long."""
+        self._slow = self._slow + 1 if took_ns > SLOW_NS else 0
+        self._rest_ns = now_ns + SLOW_SHARE * took_ns if self._slow >= 2 else 0
+        why = f"its files took {took_ns // 10**6} ms, and are used less often" if self._rest_ns else ""
+        self.note("slow", Trouble.FAILED, why)
 
     def wrote(self, now_ns: int, raw: int, why: str) -> None:
         """`raw` was written; it failed if `why` is not empty."""
-        self._tried_ns, self.taken = now_ns, True
+        self._tried_ns = now_ns
         self.note("write", Trouble.FAILED, why)
         if why:
             self.written = None
@@ -236,7 +156,7 @@ class OutputWatch:
 
     def look_due(self, now_ns: int) -> bool:
         """Whether the output has to be read back now."""
-        return bool(self._recent) and now_ns >= self._look_ns
+        return bool(self._recent) and now_ns >= max(self._look_ns, self._rest_ns)
 
     def looked(self, now_ns: int, shown: int | None, ours: bool, rpm: int | None, why: str) -> None:
         """The output was read back: what it shows, whether its mode is ours, and how fast its fan turns.
@@ -248,11 +168,11 @@ class OutputWatch:
         settled_ns = now_ns - self.bounds.settle_ns
         while len(self._recent) > 1 and self._recent[1][0] <= settled_ns:
             del self._recent[0]
-        waits, self._shown = self._wait_ns is not None, shown
+        self._shown = shown
         if self.written is not None:
-            self._compare(now_ns, shown, ours, why)
-            if rpm is not None and self.fan is not None and not waits:
+            if rpm is not None and self.fan is not None and self._wait_ns is None:
                 self.note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
+            self._compare(now_ns, shown, ours, why)
 
     def _compare(self, now_ns: int, shown: int | None, ours: bool, why: str) -> None:
         raws = [raw for _time_ns, raw in self._recent]
@@ -264,6 +184,10 @@ class OutputWatch:
             self.note("shown", Trouble.NONE, "")
             return
         self._strange += 1
+        less = self._less_than(low if self.bounds.cooler > 0 else high)
+        if self._cooling and (less or shown is None):
+            # Whatever it was, full cooling is written again at once, which harms nothing.
+            self.written = None
         if self._strange < 2:
             # What is read may be older than the write.
             return
@@ -271,7 +195,6 @@ class OutputWatch:
         if shown is None:
             self.note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
             return
-        less = shown < low if self.bounds.cooler > 0 else shown > high
         who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
         said = f"{who}, which cools less" if less else f"{who}, and is left to it"
         self.note("shown", Trouble.LESS if less else Trouble.YIELDS, said)

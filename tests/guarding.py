@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hardware_fakes import add_chip, add_zone, put
 
+from hardware import restore
 from hardware.guardian import PAIR, PROPOSAL, Guardian
 from hardware.interface import Limit, Source, Wiring
 from hardware.linux.adapter import LinuxHardware
+from hardware.linux.guarded import describe
 
 MACHINE = Wiring(
     (),
@@ -93,7 +95,7 @@ def hello(root: Path, **changes: object) -> dict[str, Any]:
     LinuxHardware(root, MACHINE, lambda: 0, Finder())
     outputs = [
         {"name": name, "minimum": asked.minimum, "maximum": asked.maximum, "safe": asked.safe,
-         "output": asked.output.describe()}
+         "output": describe(asked.output)}
         for name, asked in found.items()
     ]  # fmt: skip
     table = {"root": str(root), "lease_ns": 350_000_000, "outputs": outputs, "libraries": []}
@@ -106,6 +108,16 @@ def proposal(tick: int, values: Mapping[str, int] = MIDDLE) -> bytes:
     """One proposal for outputs of `MACHINE`."""
     pairs = b"".join(PAIR.pack(NAMES.index(name), raw) for name, raw in values.items())
     return PROPOSAL.pack(b"P", len(values), tick) + pairs
+
+
+class Still:
+    """Time that passes when somebody sleeps."""
+
+    slept: ClassVar[list[float]] = []
+
+    @classmethod
+    def sleep(cls, seconds: float) -> None:
+        cls.slept.append(seconds)
 
 
 class Bench:
@@ -122,11 +134,10 @@ class Bench:
         self.tick = 0
         self.said: list[dict[str, Any]] = []
         self.answers = 0
-        self.leased = -1
 
     def begin(self, **changes: object) -> None:
         self.mine.send(b"H" + json.dumps(hello(self.root, **changes)).encode())
-        self.leased = self.guardian.begin()
+        self.guardian.begin()
         self.hear()
 
     def hear(self) -> dict[str, Any]:
@@ -159,21 +170,25 @@ class Bench:
         self.hear()
 
     def close(self) -> None:
-        if self.leased >= 0:
-            os.close(self.leased)
+        if self.guardian._leased >= 0:
+            with suppress(OSError):
+                os.close(self.guardian._leased)
         self.mine.close()
         self.theirs.close()
 
 
 @contextmanager
 def bench(root: Path, begin: bool = True, **changes: object) -> Iterator[Bench]:
-    """A `Bench` that is closed at the end."""
+    """A `Bench` that is closed at the end. Nobody waits for files to show what was written: these do at once."""
     made = Bench(root)
+    real = restore.time
+    restore.time = Still  # type: ignore[assignment]
     try:
         if begin:
             made.begin(**changes)
         yield made
     finally:
+        restore.time = real
         made.close()
 
 

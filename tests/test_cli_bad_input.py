@@ -588,7 +588,7 @@ def test_a_run_that_is_killed_replays_up_to_its_last_good_record(stopped, kind: 
 
 def test_an_interrupt_of_the_whole_group_leaves_no_noise_and_no_worker(place: Path, tree: Path) -> None:
     """As Ctrl-C at a terminal does it: the processes that make load get the signal too."""
-    port = tree / "run/pulsetwin/application"
+    port = tree / "run/pulsetwin-application/values"
     port.unlink()
     words = [PYTHON, "-m", "twin", "run", "idle", "--duration", "100", "--backend", "linux", "--root", tree, "--load",
              "--json", "--out", place / "run", "--set", "heartbeat.t0_ns=10000000"]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -315,6 +316,19 @@ def test_frames_that_are_none_harm_nobody(page: Page, frame: tuple[int, bytes]) 
     with contextlib.suppress(TimeoutError):
         client.text()
     assert page.data("/api/runs")["runs"]
+
+
+@settings(max_examples=40)
+@given(words=st.binary(min_size=1, max_size=200))
+def test_no_frames_bring_a_thread_down(page: Page, words: bytes) -> None:
+    client = WebSocketClient(page)
+    client.join()
+    client.connection.sendall(words)
+    client.connection.shutdown(socket.SHUT_WR)
+    client.connection.settimeout(5.0)
+    while client.text():
+        pass
+    client.connection.close()
 
 
 def test_whoever_talks_too_much_is_let_go(page: Page) -> None:

@@ -230,7 +230,8 @@ def test_two_runs_and_where_they_part(two: tuple[Path, Path], window: chromium.B
         window.wait_for("document.querySelectorAll('.view').length === 2")
         window.run("document.querySelector('#transport > button').click()")
         said = window.wait_for("document.querySelector('#transport .said').innerText.match(/First difference.*/)?.[0]")
-        assert f"{difference.column} is {difference.a} and {difference.b}" in said
+        values = [json.dumps(value) for value in (difference.a, difference.b)]
+        assert f"{difference.column} is {' and '.join(values)}" in said
         window.run("document.querySelector('#transport [aria-label=End]').click()")
         last = ",".join(str(len(table(run)) - 1) for run in two)
         window.wait_for(f"[...document.querySelectorAll('.view')].map(one => one.dataset.cycle).join() === '{last}'")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from profiles import NIGHTLY
 from running import SCENARIOS, Kept, digests, here, shipped_scenario, twin_json
 
+from hardware.linux.application import PORT
 from twin.cli.backends import simulated
 from twin.control.choose import make_controller
 from twin.heart import ticks
@@ -265,7 +266,7 @@ def test_a_live_run_under_the_scenarios_load_and_its_replay_are_equal(tmp_path: 
     result = check_live(tmp_path, "--load")
     assert "words_offered_per_second" not in result["missing"]
     assert result["fingerprint"]["word_executions"] > 10_000
-    assert not (tmp_path / "root" / "run" / "pulsetwin" / "application").exists()
+    assert not (tmp_path / "root" / PORT).exists()
 
 
 DATA = ROOT.parent / "shared" / "data" / "traces"

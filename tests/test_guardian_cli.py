@@ -43,6 +43,7 @@ def test_what_was_left_is_seen_and_given_back_by_hand(tmp_path: Path) -> None:
     done = answer("restore", "--root", "machine")
     assert done == {
         "found": True, "restored": ["state", "watts", "clock", "plain_pwm", "fan_pwm"], "unrestored": [], "cut": "",
+        "forgotten": [],
     }  # fmt: skip
     assert shown(tmp_path / "machine") == before
     assert answer("restore", "--root", "machine")["found"] is False
@@ -64,6 +65,26 @@ def test_what_cannot_be_given_back_is_said(tmp_path: Path) -> None:
     assert "is torn or damaged" in said.out
     done = answer("restore", "--root", "machine", status=1)
     assert done["unrestored"][0]["output"] == "fan_pwm"
+
+
+def test_what_is_gone_for_good_is_let_go_of_by_an_explicit_word(tmp_path: Path) -> None:
+    before = abandoned(tmp_path / "machine")
+    chip = (tmp_path / "machine" / MODE).parent
+    chip.rename(tmp_path / "gone")
+    said = command("restore", "--root", "machine")
+    assert said.status == 1
+    assert "fan_pwm: not given back: the device is gone" in said.out
+    assert "if it is gone for good: twin restore --forget fan_pwm" in said.out
+    said = command("restore", "--root", "machine", "--forget", "fan", "--forget", "fan_pwm")
+    assert (said.status, "--forget fan: not in the journal; fan_pwm, plain_pwm is" in said.err) == (2, True)
+    said = command("restore", "--root", "machine", "--forget", "fan_pwm")
+    assert (said.status, "fan_pwm: let go of" in said.out) == (1, True)
+    (tmp_path / "gone").rename(chip)
+    # What is there all the same is given back.
+    done = answer("restore", "--root", "machine", "--forget", "plain_pwm")
+    assert (done["restored"], done["forgotten"]) == (["plain_pwm"], [])
+    assert not (tmp_path / "machine" / FOLDER / "journal").exists()
+    assert shown(tmp_path / "machine")[MODE] == 1 != before[MODE]
 
 
 def test_a_journal_of_another_version_and_a_guardian_that_acts_are_bad_input(tmp_path: Path) -> None:

@@ -12,8 +12,17 @@ from profiles import NIGHTLY
 TESTS = {
     "hardware/watch.py": ("tests/test_guardian_watch.py", "tests/test_guardian_turns.py"),
     "hardware/journal.py": ("tests/test_guardian_journal.py",),
-    "hardware/restore.py": ("tests/test_guardian_journal.py", "tests/test_guardian_turns.py"),
-    "hardware/guardian.py": ("tests/test_guardian_turns.py", "tests/test_guardian_nvml.py"),
+    "hardware/fan.py": ("tests/test_guardian_watch.py", "tests/test_guardian_turns.py"),
+    "hardware/restore.py": (
+        "tests/test_guardian_journal.py",
+        "tests/test_guardian_turns.py",
+        "tests/test_guardian_back.py",
+    ),
+    "hardware/guardian.py": (
+        "tests/test_guardian_turns.py",
+        "tests/test_guardian_back.py",
+        "tests/test_guardian_nvml.py",
+    ),
 }
 """Each file, and the tests that have to notice; all of them work in one process, with clocks of their own."""
 
@@ -26,12 +35,6 @@ EQUIVALENT = {
     # Two kinds of alarm, of which nobody tells one from the other.
     ("LESS = 3", "3 -> 4"),
     ("DEAD = 4", "4 -> 5"),
-    # A file without a buffer, and one that is closed at once.
-    (
-        'with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:  '
-        "# noqa: PTH123",
-        "0 -> -1",
-    ),
 }
 """The line, and what was changed in it, where nobody can tell the difference."""
 

@@ -14,6 +14,7 @@ from hardware import guardian as module
 from hardware.guardian import PAIR, PROPOSAL
 from hardware.journal import FOLDER, Journal
 from hardware.linux import nvml
+from hardware.linux.guarded import describe
 from hardware.linux.sysfs import Root
 from hardware.restore import replay
 
@@ -34,6 +35,8 @@ class Card:
         answers: dict[str, Callable[..., Any]] = {
             "Init": lambda: None,
             "Shutdown": lambda: None,
+            "DeviceGetCount": lambda: 1,
+            "DeviceGetUUID": lambda _h: "GPU-1",
             "DeviceGetHandleByIndex": lambda _index: handle,
             "DeviceGetPowerManagementLimit": lambda _h: self.watts,
             "DeviceGetPowerManagementLimitConstraints": lambda _h: [100_000, 300_000],
@@ -69,7 +72,7 @@ def outputs(card: Card) -> list[dict[str, Any]]:
         output = nvml.find_output(gpu, name)
         assert not isinstance(output, str)
         minimum, maximum, safe = bounds
-        described = output.describe()
+        described = describe(output)
         found.append({"name": name, "minimum": minimum, "maximum": maximum, "safe": safe, "output": described})
     return found
 
@@ -99,14 +102,45 @@ def test_power_clocks_and_fans_are_set_and_the_drivers_policy_comes_back(card: C
         entries = Journal(str(tmp_path / FOLDER)).read()
         guarded.guardian.watch.end("enough")
         assert guarded.guardian.end() == 0
-    assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
-    # Another process, which has locked nothing itself, gives back what the journal says.
-    assert entries is not None
-    card.watts, card.locked, card.fans = 130_000, (0, 500), [40, 40]
-    journal = Journal(str(tmp_path / FOLDER))
-    journal.write(entries[0])
-    assert replay(Root(tmp_path), journal)["unrestored"] == []
-    assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
+        assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
+        # Another process, which has locked nothing itself, gives back what the journal says.
+        assert entries is not None
+        card.watts, card.locked, card.fans = 130_000, (0, 500), [40, 40]
+        journal = Journal(str(tmp_path / FOLDER))
+        journal.write(entries[0])
+        assert replay(Root(tmp_path), journal)["unrestored"] == []
+        assert (card.watts, card.locked, card.fans) == (220_000, None, [None, None])
+
+
+def test_each_fan_is_given_back_as_it_was_and_a_clock_that_was_locked_before_is_not_touched_untold(
+    card: Card, tmp_path: Path
+) -> None:
+    # One fan is the driver's; the other one was set by hand, and nobody looks after it.
+    card.fans, card.locked = [None, 30], (0, 900)
+    with bench(tmp_path, outputs=outputs(card)) as guarded:
+        assert guarded.said[0]["notes"] == {"clock_limit": "unseen", "fan": "manual"}
+        assert (card.locked, card.fans) == ((0, 900), [None, 100])
+        guarded.guardian.watch.end("enough")
+        assert guarded.guardian.end() == 0
+        # What was never acted on is as it was, the clock that somebody has locked too.
+        assert (card.locked, card.fans) == ((0, 900), [None, 100])
+    card.fans = [None, None]
+    with bench(tmp_path, outputs=outputs(card)) as guarded:
+        for tick in range(1, 100):
+            guarded.now_ns += 100_000_000
+            guarded.mine.send(PROPOSAL.pack(b"P", 1, tick) + PAIR.pack(2, 50 + tick % 2))
+            guarded.guardian.step()
+        assert card.fans == [50, 50] or card.fans == [51, 51]
+        # One of them does what it likes: the worst counts.
+        card.fans[1] = 5
+        for tick in range(100, 170):
+            guarded.now_ns += 100_000_000
+            guarded.mine.send(PROPOSAL.pack(b"P", 0, tick))
+            guarded.guardian.step()
+        guarded.hear()
+        assert any("made it 5 where" in said.get("failed", {}).get("fan", "") for said in guarded.said)
+        assert guarded.guardian.end() == 0
+    assert (card.locked, card.fans) == ((0, 900), [None, None])
 
 
 def test_a_card_that_is_lost_is_said_and_does_not_stop_the_end(card: Card, tmp_path: Path) -> None:
@@ -138,4 +172,4 @@ def test_without_a_library_its_outputs_are_refused(card: Card, tmp_path: Path, m
     assert "cannot be set" in gpu.write("temp", 1).detail
     del card.nvmlDeviceGetPowerManagementLimit  # type: ignore[attr-defined]
     assert "power_limit" in str(nvml.find_output(gpu, "power_limit"))
-    assert nvml.find_output(gpu, "leds") == "NVML GPU 0 has no output leds"
+    assert nvml.find_output(gpu, "leds") == "NVML GPU-1 has no output leds"

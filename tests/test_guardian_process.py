@@ -271,6 +271,27 @@ def test_two_of_them_and_other_programs_are_refused_by_name(root: Path) -> None:
         acting(root)
 
 
+def test_a_guardian_that_is_not_waited_for_says_when_it_acts_or_that_it_will_not(root: Path) -> None:
+    put(root / FILES["fan_pwm"].rpartition("/")[0], {"pwm1_enable": "vendor"})
+    hands = GuardedHands(root, waits=False)
+    hardware = LinuxHardware(root, MACHINE, time.monotonic_ns, hands)
+    assert hands.acting is False
+    assert dict(hardware.apply(Command(MIDDLE)).failed)["watts"] == "the guardian is starting"
+    until(lambda: bool(hardware.apply(Command(MIDDLE)) and hands.acting))
+    assert list(hands.refused) == ["fan_pwm"]
+    hardware.close()
+    put(root, {"proc/4711/comm": "fancontrol"})
+    hands = GuardedHands(root, waits=False)
+    hardware = LinuxHardware(root, MACHINE, time.monotonic_ns, hands)
+    until(lambda: bool(hardware.apply(Command(MIDDLE)) and hands.acting is None))
+    for _cycle in range(3):
+        assert "fancontrol (process 4711)" in dict(hardware.apply(Command(MIDDLE)).failed)["watts"]
+    assert "fancontrol (process 4711)" in hands.why
+    assert hands.restarts == 0
+    hardware.close()
+    assert hardware.unrestored == ()
+
+
 def test_an_output_that_is_refused_fails_and_the_others_go_on(root: Path) -> None:
     put(root / FILES["fan_pwm"].rpartition("/")[0], {"pwm1_enable": "vendor"})
     hardware = acting(root)
@@ -310,7 +331,7 @@ def test_a_guardian_that_cannot_be_started_is_said(root: Path, monkeypatch: pyte
         acting(root)
     monkeypatch.setattr(module, "_GUARDIAN", "import time; time.sleep(60)")
     monkeypatch.setattr(module, "START_SECONDS", 0.3)
-    with pytest.raises(GuardianError, match=r"did not get ready within 0\.8 s"):
+    with pytest.raises(GuardianError, match=r"did not get ready within 0\.3 s"):
         acting(root)
 
 

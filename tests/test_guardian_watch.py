@@ -8,18 +8,17 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hardware.fan import KICK_NS, LEARN, TACH_NS, FanWatch
 from hardware.watch import (
     CALM_NS,
     FIGHT_NS,
     GIVE_UP_NS,
-    KICK_NS,
-    LEARN,
     LEASE_NS,
-    TACH_NS,
+    SLOW_NS,
+    SLOW_SHARE,
     VALID_TICKS,
     WRITE_NS,
     Bounds,
-    FanWatch,
     OutputWatch,
     State,
     Trouble,
@@ -84,7 +83,7 @@ def test_a_fan_that_is_at_full_speed_stays_there() -> None:
 def test_what_failed_is_tried_again_and_said_until_it_works() -> None:
     output = asked(FAN, 80)
     output.wrote(0, 80, "EIO")
-    assert (output.trouble, output.why, output.taken, output.written) == (Trouble.FAILED, "EIO", True, None)
+    assert (output.trouble, output.why, output.written) == (Trouble.FAILED, "EIO", None)
     assert output.due(WRITE_NS - 1, False) is None
     assert output.due(WRITE_NS, False) == 80
     assert not output.look_due(10 * SECOND)
@@ -128,13 +127,59 @@ def test_less_cooling_is_an_alarm_and_taken_back_at_once_but_not_often(bounds: B
     output.wrote(fought_ns, mine, "")
     look(output, 3 * SETTLE_NS, theirs)
     look(output, 4 * SETTLE_NS, theirs)
-    # Nobody fights faster than that, not even for full cooling.
+    # Nobody fights faster than that, unless things have to be cooled.
     for now_ns in (4 * SETTLE_NS, fought_ns + FIGHT_NS - 1):
-        assert output.due(now_ns, True) is None
+        assert output.due(now_ns, False) is None
     assert output.due(fought_ns + FIGHT_NS, False) == mine
     output.wrote(fought_ns + FIGHT_NS, mine, "")
     output.looked(fought_ns + FIGHT_NS + SETTLE_NS, mine, True, None, "")
     assert output.trouble is Trouble.NONE
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mine", "theirs", "safe"), [(FAN, 80, 20, 255), (CAP, 50_000, 90_000, 20_000)], ids=["fan", "cap"]
+)
+def test_full_cooling_is_fought_for_each_time_that_it_is_looked(
+    bounds: Bounds, mine: int, theirs: int, safe: int
+) -> None:
+    output = in_force(bounds, mine)
+    assert output.due(1, True) == safe
+    output.wrote(1, safe, "")
+    now_ns = 1
+    for turn in range(1, 20):
+        now_ns = 1 + turn * SETTLE_NS
+        look(output, now_ns, theirs)
+        # Written at once, and called a fight when it was seen twice.
+        assert output.due(now_ns, True) == safe
+        output.wrote(now_ns, safe, "")
+        assert output.trouble is (Trouble.NONE if turn < 2 else Trouble.LESS)
+        assert output.due(now_ns + 1, True) is None
+    # What cannot be read is written again too, and what cools more than is safe is not.
+    look(output, now_ns + SETTLE_NS, None)
+    assert output.due(now_ns + SETTLE_NS, True) == safe
+    output.wrote(now_ns + SETTLE_NS, safe, "")
+    if bounds is CAP:
+        look(output, now_ns + 2 * SETTLE_NS, 5_000)
+        assert output.due(now_ns + 2 * SETTLE_NS, True) is None
+
+
+def test_what_answers_slowly_is_used_less_often_and_said() -> None:
+    output = in_force(FAN, 80)
+    output.took(0, SLOW_NS)
+    output.took(0, SLOW_NS + 1)
+    assert output.trouble is Trouble.NONE
+    output.took(0, 2 * SECOND)
+    assert (output.trouble, output.why) == (Trouble.FAILED, "its files took 2000 ms, and are used less often")
+    output.asked = 90
+    rest_ns = 2 * SECOND * SLOW_SHARE
+    for now_ns, due in ((rest_ns - 1, False), (rest_ns, True)):
+        assert output.look_due(now_ns) is due
+        assert (output.due(now_ns, False) == 90) is due
+    output.took(0, 2 * SECOND)
+    # Full cooling waits for nothing.
+    assert output.due(1, True) == 255
+    output.took(1, SLOW_NS)
+    assert (output.trouble, output.due(WRITE_NS, False)) == (Trouble.NONE, 90)
 
 
 @pytest.mark.parametrize(
@@ -508,7 +553,7 @@ class Machine(RuleBasedStateMachine):
             for _now_ns, raw, cool in writes:
                 if cool:
                     assert raw == 255 if output.bounds is FAN else raw <= CAP.safe
-        assert not [output for output in self.outputs if output.asked is None and output.taken]
+        assert not [output for output in self.outputs if output.asked is None and output.written is not None]
 
 
 TestMachine = Machine.TestCase

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hardware_fakes import FakeClock
 
-from hardware.interface import Applied, Channel, Command, Limit, Source, Status, Wiring
+from hardware.interface import AmbiguousDeviceError, Applied, Channel, Command, Limit, Source, Status, Wiring
 from hardware.linux import nvml
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.hands import DirectHands
@@ -53,6 +54,9 @@ class FakeNvml:
     ANSWERS = {  # noqa: RUF012
         "nvmlInit": None,
         "nvmlShutdown": None,
+        "nvmlDeviceGetCount": 1,
+        "nvmlDeviceGetUUID": "GPU-1",
+        "nvmlDeviceGetPciInfo": SimpleNamespace(busId=b"00000000:01:00.0"),
         "nvmlDeviceGetHandleByIndex": 7,
         "nvmlDeviceGetTemperature": 61,
         "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=37),
@@ -70,7 +74,7 @@ WIRING = Wiring(
         Channel("busy", sources=(Source("nvml", "busy", multiply=10_000),)),
         Channel("clock", sources=(Source("nvml", "clock", multiply=1_000),)),
         Channel("power", sources=(Source("nvml", "power", multiply=1_000),)),
-        Channel("fan", sources=(Source("nvml", "fan"),)),
+        Channel("fan", sources=(Source("nvml", "fan0"),)),
     ),
     (
         Limit("cap", 0, 10**9, 10**8, (Source("nvml", "power_limit", multiply=1_000),)),
@@ -95,9 +99,9 @@ def test_the_gpu_is_read_limited_and_given_back(fake: FakeNvml) -> None:
     readings = hardware.read()
     assert readings.values == (61_000, 370_000, 1_980_000, 151_250_000, None)
     assert readings.statuses[4] is Status.ABSENT
-    assert hardware.found["power"] == "NVML GPU 0 power"
-    assert "NVML GPU 0 fan: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan"]
-    assert "NVML GPU 0 fan: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan_pwm"]
+    assert hardware.found["power"] == "NVML GPU-1 power"
+    assert "NVML GPU-1 fan0: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan"]
+    assert "NVML GPU-1 fan0: nvmlDeviceGetTargetFanSpeed" in hardware.missing["fan_pwm"]
     applied = hardware.apply(Command({"cap": 150_000_999}))
     assert applied == Applied({"cap": 150_000_000})
     assert fake.limit == 150_000
@@ -120,7 +124,7 @@ def test_each_metric_is_a_capability_of_its_own(fake: FakeNvml) -> None:
     }
     hardware = LinuxHardware(Path("/"), WIRING, FakeClock(), DirectHands(FakeClock()))
     assert hardware.read().statuses == (Status.ABSENT, Status.DENIED, Status.ABSENT, Status.OK, Status.ABSENT)
-    assert hardware.apply(Command({"cap": 5})).failed == (("cap", "NVML GPU 0 power_limit: error 4"),)
+    assert hardware.apply(Command({"cap": 5})).failed == (("cap", "NVML GPU-1 power_limit: error 4"),)
     fake.errors["nvmlDeviceGetPowerUsage"] = NVMLError(FakeNvml.NVML_ERROR_UNKNOWN)
     assert hardware.read().statuses[3] is Status.UNREADABLE
     fake.errors["nvmlDeviceGetPowerUsage"] = RuntimeError("whatever")
@@ -136,7 +140,8 @@ def test_a_lost_gpu_is_no_reading_until_it_is_back(fake: FakeNvml) -> None:
     fake.errors = {"nvmlDeviceGetTemperature": lost, "nvmlInit": lost}
     for _read in range(3 * nvml.RETRY_READS):
         assert hardware.read().values == (None,) * 5
-    assert fake.calls.count("nvmlInit") == 3
+    # At the start, at once, and then every ten reads.
+    assert fake.calls.count("nvmlInit") == 4
     fake.errors = {}
     for _read in range(nvml.RETRY_READS):
         readings = hardware.read()
@@ -146,7 +151,7 @@ def test_a_lost_gpu_is_no_reading_until_it_is_back(fake: FakeNvml) -> None:
 def test_no_library_no_driver_no_leave(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake.errors = {"nvmlInit": NVMLError(12), "nvmlShutdown": NVMLError(1)}
     hardware = LinuxHardware(Path("/"), WIRING, FakeClock())
-    assert "NVML GPU 0: error 12" in hardware.missing["temp"]
+    assert "NVML card: error 12" in hardware.missing["temp"]
     assert hardware.read().statuses == (Status.ABSENT,) * 5
     gpu = nvml.Gpu(fake)
     assert gpu.write("power_limit", 1).status is Status.ABSENT
@@ -161,6 +166,77 @@ def test_no_library_no_driver_no_leave(fake: FakeNvml, monkeypatch: pytest.Monke
     assert fake.calls == []
     monkeypatch.setattr(nvml, "load", lambda: "no NVML: not installed")
     assert LinuxHardware(Path("/"), WIRING, FakeClock()).missing["busy"] == "no NVML: not installed"
+
+
+class Two:
+    """Two cards, whose numbers change."""
+
+    NVML_ERROR_GPU_IS_LOST = 15
+
+    def __init__(self) -> None:
+        self.cards = [("GPU-a", b"00000000:01:00.0", 100_000), ("GPU-b", b"00000000:02:00.0", 200_000)]
+        self.lost = False
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return self.cards[handle][0]
+
+    def nvmlDeviceGetPciInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(busId=self.cards[handle][1])
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        if self.lost:
+            raise NVMLError(15)
+        return self.cards[handle][2]
+
+
+@pytest.mark.parametrize("named", ["GPU-b", "gpu-B", "0000:02:00.0", "00000000:02:00.0"])
+def test_a_card_is_known_by_what_it_is_and_not_by_its_number(named: str) -> None:
+    module = Two()
+    gpu = nvml.Gpu(module, ("GPU-none", named))
+    gpu.refresh()
+    assert (gpu.where, gpu.read("power").value) == ("NVML GPU-b", 200_000)
+    # The driver goes, and comes back with the cards the other way round.
+    module.lost = True
+    assert gpu.read("power").value is None
+    module.lost = False
+    module.cards.reverse()
+    for _read in range(nvml.RETRY_READS):
+        gpu.refresh()
+    assert gpu.read("power").value == 200_000
+    module.lost = True
+    gpu.read("power")
+    module.lost = False
+    module.cards = [("GPU-a", b"00000000:01:00.0", 100_000)]
+    for _read in range(nvml.RETRY_READS):
+        gpu.refresh()
+    # Another card never takes its place.
+    assert "there is no such card; there are GPU-a at 00000000:01:00.0" in gpu.read("power").detail
+
+
+def test_one_of_several_cards_has_to_be_named(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "load", lambda: Two())
+    with pytest.raises(
+        AmbiguousDeviceError, match=r'GPU-b at 00000000:02:00.0 \(write machine.gpu.nvml_cards = \["GPU-a"'
+    ):
+        LinuxHardware(Path("/"), WIRING, FakeClock())
+    named = replace(WIRING.sensors[3], sources=(Source("nvml", "power", ("GPU-b",), multiply=1_000),))
+    hardware = LinuxHardware(Path("/"), Wiring((named,), ()), FakeClock())
+    assert hardware.read().values == (200_000_000,)
+    nameless = Two()
+    monkeypatch.setattr(nameless, "nvmlDeviceGetUUID", None)
+    monkeypatch.setattr(nameless, "nvmlDeviceGetPciInfo", None)
+    gpu = nvml.Gpu(nameless)
+    gpu.refresh()
+    assert "tells neither its UUID nor its PCI address" in gpu.read("power").detail
 
 
 def test_loading_says_how_to_mend_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,4 +154,4 @@ def test_the_port_takes_words_and_ints(tmp_path: Path) -> None:
             write_application(tmp_path, 1, {"words": value})  # type: ignore[dict-item]
     assert not (tmp_path / PORT).exists()
     write_application(tmp_path, 1, {"words": -1})
-    assert [path.name for path in (tmp_path / PORT).parent.iterdir()] == ["application"]
+    assert [path.name for path in (tmp_path / PORT).parent.iterdir()] == ["values"]

@@ -171,7 +171,7 @@ def test_a_served_machine_is_steered_by_a_shell_until_it_is_interrupted(tmp_path
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        while not (root / "run/pulsetwin/application").exists():
+        while not (root / "run/pulsetwin-application/values").exists():
             assert server.poll() is None
             time.sleep(0.02)
         fan = root / "sys/class/hwmon/hwmon2/pwm2"

@@ -246,10 +246,10 @@ def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
 def test_outputs_that_are_not_named_leave_the_bytes_as_they_always_were() -> None:
     scenario = Scenario()
     machine = scenario.machine
-    keys = (b"limit_clock", b"cooling_devices", b"cooling_states", b"nvml")
+    keys = (b"limit_clock", b"cooling_devices", b"cooling_states", b'"nvml"', b"nvml_cards")
     assert not any(key in canonical(scenario) for key in keys)
     assert canonical(scenario).count(b"safe_kilohertz") == 1
-    gpu = replace(machine.gpu, limit_clock=True)
+    gpu = replace(machine.gpu, limit_clock=True, nvml_cards=("GPU-1",))
     fan = replace(machine.fans[0], cooling_devices=("Fan",), nvml=True)
     named = replace(scenario, machine=replace(machine, gpu=gpu, fans=(fan, *machine.fans[1:])))
     assert all(canonical(named).count(key) == 1 for key in keys)

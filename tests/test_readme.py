@@ -55,6 +55,14 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (place.parent / target).exists(), target
 
 
+def test_every_test_of_the_page_of_faults_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/faults.md").read_text(encoding="utf-8")))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, flags=re.MULTILINE)}
+    assert len(named) > 60
+    assert named <= there
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_the_readme() -> None:
     helped = set(re.findall(r"^    (\w+)\b", twin("--help").stdout, flags=re.MULTILINE))
     named = set(re.findall(r"`twin (\w+)", README))

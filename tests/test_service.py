@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin.cli import _parser
+from twin.cli import service as printed
 from twin.cli.service import RULES, UNIT, filled
 from twin.service import Announced, ServiceError, announced
 
@@ -189,6 +190,27 @@ def test_the_command_of_the_unit_is_one_that_twin_knows(tmp_path: Path, monkeypa
     words = sections(filled(UNIT))["Service"]["ExecStart"][0].split()[1:]
     said = command(*words, "--root", str(tmp_path))
     assert (said.status, "/etc/pulsetwin/scenario.toml" in said.err) == (2, True)
+
+
+def test_a_twin_in_a_home_that_is_closed_is_given_the_right_to_get_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, home = printed._closed, tmp_path / "home"
+    program = home / "venv/bin/twin"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    # The folders above belong to the tests.
+    monkeypatch.setattr(
+        printed, "_closed", lambda *paths: [name for name in real(*paths) if name.startswith(str(home))]
+    )
+    home.chmod(0o755)
+    assert "CAP_DAC" not in filled(UNIT)
+    home.chmod(0o600)
+    unit = filled(UNIT)
+    assert f"# {home} may be entered by few" in unit
+    assert "\nCapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_SYS_NICE" in unit
+    home.chmod(0o755)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here: the unit is only parsed")

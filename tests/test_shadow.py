@@ -174,18 +174,25 @@ def test_a_budget_is_what_its_sentence_says(steps: list[tuple[int, int | None]])
 
 
 class Hands:
-    """Notes when it was to act; refuses once it was told to."""
+    """Notes when it was to act; refuses once it was told to, and gives up after so many questions whether it acts."""
 
-    def __init__(self, able: bool = True) -> None:
+    def __init__(self, able: bool = True, starts: int = 1, lasts: int = 1_000) -> None:
         self.said: list[str] = []
         self.able = able
+        self.starts, self.lasts = starts, lasts
+        self.asked = 0
 
     def begin(self) -> bool:
         self.said.append("begin")
         return self.able
 
+    def acts(self) -> bool | None:
+        self.asked += 1
+        return None if self.asked > self.lasts else self.asked > self.starts
+
     def end(self) -> None:
         self.said.append("end")
+        self.asked = 0
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -208,10 +215,25 @@ def test_it_goes_live_when_the_budget_was_kept_and_no_longer_when_it_is_not(able
         return
     assert hands.said == ["begin", "end", "begin"]
     assert acting[:20] == [0] * 20
-    assert set(acting[21:40]) == {1}
+    # It takes a while until it acts, which is not waited for.
+    assert set(acting[22:40]) == {1}
     # It was given back at 4 s and a bit, good again from 5 s and a bit on, and has now twice as long to prove it.
     assert set(acting[42:90]) == {0}
     assert acting[-1] == 1
+
+
+def test_whoever_gives_up_acting_is_not_said_to_act() -> None:
+    scenario = quick(shipped_scenario("idle"), duration_ms=6_000)
+    backend = simulated(scenario)
+    hands = Hands(starts=5, lasts=20)
+    shadow = ShadowHardware(backend.hardware, scenario, backend.env.elapsed_ns, GoLive(3_000, 2.0, hands))
+    kept = Kept()
+    Loop(backend.env, shadow, scenario, make_controller(scenario, shadow.limits), kept).run()
+    place = [channel.name for channel in shadow.sensors].index("acting_code")
+    acting = [cycle.readings.values[place] for cycle in kept.cycles]
+    assert (sum(acting), hands.said) == (15, ["begin"])
+    assert acting[20:26] == [0] * 6
+    assert acting[-1] == 0
 
 
 @pytest.fixture(scope="module")

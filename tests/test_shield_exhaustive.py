@@ -15,8 +15,9 @@ import pytest
 from strategies import FANS, LIMITS, SCENARIO, view
 
 from hardware.interface import Limit
-from twin.control.shield import Shield, cap_ceiling, cooled, fan_floor, projected, short
+from twin.control.shield import Shield, cap_ceiling, cooled, fan_floor, projected
 from twin.control.signals import fastest_rise_millicelsius_per_second
+from twin.control.words import short
 from twin.kernels import MODE, Integers, kernel
 from twin.scenario import Scenario, Sensor
 from twin.wiring import wiring

@@ -49,6 +49,19 @@ def test_no_clock_no_chance_no_libm(path: Path) -> None:
             assert node.func.id != "hash"
 
 
+@pytest.mark.parametrize("path", sources("hardware", "twin/clock.py"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_clock_that_steps(path: Path) -> None:
+    """The wall clock may be set at any time, by anybody; what is measured with it below the seam would jump."""
+    tree = ast.parse(path.read_text())
+    assert "datetime" not in imported(tree)
+    stepping = {"time", "time_ns", "localtime", "gmtime", "ctime", "strftime", "CLOCK_REALTIME", "CLOCK_TAI"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+            assert node.attr not in stepping, node.lineno
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "time", node.lineno
+
+
 @pytest.mark.parametrize(
     "path",
     sources("twin/control", "twin/fingerprint", "twin/heart", "twin/learn", "twin/pool", "twin/loop.py"),

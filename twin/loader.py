@@ -148,6 +148,8 @@ def canonical(scenario: Scenario, trace_digest: str = "", checkpoint_digest: str
     if not gpu["limit_clock"]:
         # As before there was such an output.
         del gpu["limit_clock"], gpu["safe_kilohertz"]
+    if not gpu["nvml_cards"]:
+        del gpu["nvml_cards"]
     for fan in data["machine"]["fans"]:
         if not fan["cooling_devices"]:
             del fan["cooling_devices"], fan["cooling_states"]

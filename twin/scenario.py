@@ -68,6 +68,7 @@ class Gpu:
     """As the CPU, with one clock domain, a power cap and a slowdown temperature.
 
     With `limit_clock` its highest clock is an output too, as NVIDIA has it; `safe_kilohertz` is the safe value of that.
+    `nvml_cards` says which card it is, by UUID or PCI address, where there are several.
     """
 
     enabled: bool = True
@@ -92,6 +93,7 @@ class Gpu:
     limit_clock: bool = False
     safe_kilohertz: Positive = 600_000
     hwmon_chips: tuple[Name, ...] = ("amdgpu",)
+    nvml_cards: tuple[Name, ...] = ()
 
 
 @model

@@ -43,7 +43,10 @@ class Acting(Protocol):
     """The machine's outputs, which are taken when the twin has proved good, and given back when it no longer is."""
 
     def begin(self) -> bool:
-        """Act from the next command on; False when that cannot be, and need not be asked again."""
+        """Begin to act; False when that cannot be, and need not be asked again."""
+
+    def acts(self) -> bool | None:
+        """Whether the machine is acted on now, which takes a while to begin; None when it will not be any more."""
 
     def end(self) -> None:
         """Give everything back, and only read."""
@@ -109,31 +112,37 @@ class ShadowHardware:
         """What the machine shows, and what the plants show at the same time."""
         readings = self.hardware.read()
         now_ns = self._elapsed_ns()
-        shown = (*self._along(readings, now_ns), int(self._acts))
+        shown = (*self._along(readings, now_ns), int(self._acting()))
         statuses = tuple(Status.ABSENT if value is None else Status.OK for value in shown)
         whole = Readings(
             (*readings.values, *shown), (*readings.times_ns, *(now_ns,) * len(shown)), (*readings.statuses, *statuses)
         )
-        # Taking the machine takes a while, after which what was read before is old.
-        return self.read() if self._taken(whole, now_ns) else whole
+        self._take(whole, now_ns)
+        return whole
 
-    def _taken(self, readings: Readings, now_ns: int) -> bool:
-        """Take the machine, or give it back, by how far the twin and the machine part; whether it was just taken."""
+    def _acting(self) -> bool:
+        """Whether the machine is acted on now, as whoever acts says."""
+        acts = self._go_live.acting.acts() if self._go_live is not None and self._acts else False
+        if acts is None:
+            self._go_live, self._acts = None, False
+        return bool(acts)
+
+    def _take(self, readings: Readings, now_ns: int) -> None:
+        """Take the machine, or give it back, by how far the twin and the machine part."""
         live, budget = self._go_live, self._budget
         if live is None or budget is None:
-            return False
+            return
         kept = budget.see(readings, now_ns)
         if kept and not self._acts:
             self._acts = live.acting.begin()
-            budget.rest(self._elapsed_ns())
             if not self._acts:
                 self._go_live = None
-            return self._acts
-        if self._acts and not kept:
+        elif self._acts and not kept:
             self._acts = False
             budget.harden()
             live.acting.end()
-        return False
+            # Giving back takes a while.
+            budget.rest(self._elapsed_ns())
 
     def apply(self, command: Command) -> Applied:
         """Clamped by the hardware, which is told nothing unless it acts, and done to the acted plant."""

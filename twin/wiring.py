@@ -24,7 +24,7 @@ def wiring(machine: Machine) -> Wiring:
         if sensor.thermal_zones:
             sources.append(Source("thermal", "temp", sensor.thermal_zones))
         if machine.gpu.enabled and sensor.node == machine.gpu.node:
-            sources.append(Source("nvml", "temp", multiply=1_000))
+            sources.append(Source("nvml", "temp", machine.gpu.nvml_cards, multiply=1_000))
         sensors.append(Channel(f"{sensor.name}_temp_millicelsius", sources=tuple(sources)))
     for fan in machine.fans:
         sensors.append(Channel(f"{fan.name}_rpm", sources=(Source("hwmon", "fan", fan.hwmon_chips, index=fan.index),)))
@@ -33,7 +33,7 @@ def wiring(machine: Machine) -> Wiring:
             states = fan.cooling_states
             places.append(Source("thermal", "cur_state", fan.cooling_devices, multiply=255, divide=states))
         if fan.nvml:
-            places.append(Source("nvml", "fan", multiply=255, divide=100))
+            places.append(Source("nvml", "fan", machine.gpu.nvml_cards, multiply=255, divide=100))
         outputs.append(Limit(f"{fan.name}_pwm", 0, 255, 255, tuple(places)))
     cpu = machine.cpu
     sensors += [
@@ -69,21 +69,21 @@ def wiring(machine: Machine) -> Wiring:
                 "gpu_busy_ppm",
                 sources=(
                     Source("hwmon", "gpu_busy_percent", gpu.hwmon_chips, multiply=10_000),
-                    Source("nvml", "busy", multiply=10_000),
+                    Source("nvml", "busy", machine.gpu.nvml_cards, multiply=10_000),
                 ),
             ),
             Channel(
                 "gpu_clock_kilohertz",
                 sources=(
                     Source("hwmon", "freq", gpu.hwmon_chips, divide=1_000),
-                    Source("nvml", "clock", multiply=1_000),
+                    Source("nvml", "clock", machine.gpu.nvml_cards, multiply=1_000),
                 ),
             ),
             Channel(
                 "gpu_power_microwatts",
                 sources=(
                     Source("hwmon", "power_average", gpu.hwmon_chips),
-                    Source("nvml", "power", multiply=1_000),
+                    Source("nvml", "power", machine.gpu.nvml_cards, multiply=1_000),
                 ),
             ),
         ]
@@ -95,13 +95,13 @@ def wiring(machine: Machine) -> Wiring:
                 round(gpu.safe_watts * 1e6),
                 (
                     Source("hwmon", "power_cap", gpu.hwmon_chips),
-                    Source("nvml", "power_limit", multiply=1_000),
+                    Source("nvml", "power_limit", machine.gpu.nvml_cards, multiply=1_000),
                 ),
             )
         )
         if gpu.limit_clock:
             clocks = gpu.frequencies_kilohertz
-            place = Source("nvml", "clock_limit", multiply=1_000)
+            place = Source("nvml", "clock_limit", machine.gpu.nvml_cards, multiply=1_000)
             outputs.append(Limit("gpu_max_kilohertz", clocks[0], clocks[-1], gpu.safe_kilohertz, (place,)))
     sensors += [
         Channel("memory_total_kibibytes", sources=(Source("meminfo", "MemTotal"),)),

@@ -133,7 +133,7 @@ class LinuxHardware:
         """Channel or output to the reason why it is not there."""
         self.details: dict[str, str] = {}
         """Channel to the reason why its last reading had no value."""
-        self.refused: dict[str, str] = {}
+        self.refused: Mapping[str, str] = {}
         """Output to the reason why the hands do not take it."""
         self.unrestored: tuple[tuple[str, str], ...] = ()
         """After `close`: each output that could not be given back, and why."""
@@ -147,7 +147,7 @@ class LinuxHardware:
     def take(self, hands: Hands) -> None:
         """From now on `hands` carry commands out. Raises what they raise when they cannot begin."""
         found = {name: self._asked(name, self._limits[name].safe) for name in self._outputs}
-        self.refused = dict(hands.begin(found, tuple(self._limits)))
+        self.refused = hands.begin(found, tuple(self._limits))
         self._hands = hands
 
     def let_go(self) -> None:
@@ -234,22 +234,25 @@ class LinuxHardware:
                 counter = powercap.find(self._root, survey.power_zones, source)
                 return (counter, None) if isinstance(counter, str) else counter
             case "nvml":
-                gpu = self._open_gpu()
+                gpu = self._open_gpu(source.names)
                 return gpu if isinstance(gpu, str) else TableCell(gpu, source.attribute), None
             case "stat" | "meminfo" | "application":
                 return TableCell(self._tables[source.kind], source.attribute), None
             case _:
                 return f"unknown kind of source {source.kind!r}", None
 
-    def _open_gpu(self) -> nvidia.Gpu | str:
+    def _open_gpu(self, cards: tuple[str, ...]) -> nvidia.Gpu | str:
+        """The one card of this machine. Raises `AmbiguousDeviceError` where there are several and none is named."""
         if self._gpu is None and not self._no_gpu:
             module = nvidia.load()
             if isinstance(module, str):
                 self._no_gpu = module
             else:
-                self._gpu = nvidia.Gpu(module)
-                self._gpu.refresh()
-                self._tables["nvml"] = self._gpu
+                gpu = nvidia.Gpu(module, cards)
+                gpu.refresh()
+                if gpu.ambiguous is not None:
+                    raise gpu.ambiguous
+                self._gpu = self._tables["nvml"] = gpu
         return self._gpu or self._no_gpu
 
     def _locate_output(self, limit: Limit, survey: _Survey) -> str:
@@ -277,7 +280,7 @@ class LinuxHardware:
             case "thermal":
                 return thermal.find_output(self._root, survey.cooling_devices, source)
             case "nvml":
-                gpu = self._open_gpu()
+                gpu = self._open_gpu(source.names)
                 return gpu if isinstance(gpu, str) else nvidia.find_output(gpu, source.attribute)
             case _:
                 return f"a source of kind {source.kind!r} takes no commands"

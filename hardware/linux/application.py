@@ -1,7 +1,7 @@
 """The application port: what only the running program knows, in a small file that it renews.
 
-The file `<root>/run/pulsetwin/application` has a line `sequence N` and a line `channel value` for each channel. The
-program replaces it as a whole, with a new sequence number each time, several times a second.
+The file `<root>/run/pulsetwin-application/values` has a line `sequence N` and a line `channel value` for each channel.
+The program replaces it as a whole, with a new sequence number each time, several times a second.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from hardware.interface import Status
 from hardware.linux.proc import TextTable
 from hardware.linux.sysfs import Outcome, Root, parse_integer
 
-PORT = "run/pulsetwin/application"
-"""Where the record lies below the root."""
+PORT = "run/pulsetwin-application/values"
+"""Where the record lies below the root: in a folder of its own, since that of the guardian's lease is root's alone."""
 
 STALE_NS = 1_000_000_000
 """A record that is not renewed for this long says nothing about the present."""
@@ -76,7 +76,7 @@ def write_application(root: Path, sequence: int, values: Mapping[str, int]) -> N
             raise TypeError(f"{name} is {value!r}; the port takes an int")
     path = root / PORT
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(str(path), record_text(sequence, values), str(path.with_name(f".application.{os.getpid()}")))
+    replace_text(str(path), record_text(sequence, values), str(path.with_name(f".values.{os.getpid()}")))
 
 
 def replace_text(path: str, text: str, staging: str) -> None:

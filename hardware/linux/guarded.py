@@ -22,14 +22,21 @@ from typing import Any
 from hardware.guardian import ANSWER, ANSWER_EVERY, LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
 from hardware.linux.hands import Asked
-from hardware.linux.sysfs import Outcome
+from hardware.linux.output import Output
+from hardware.linux.sysfs import FileCell, Outcome, Readable
 from hardware.watch import LEASE_NS
 
-START_SECONDS = 10.0
-"""So long the first start may take, the only one that is waited for, and as long again as a driver may remember
-what it has read."""
-END_SECONDS = 10.0
-"""So long giving everything back may take at the end."""
+START_SECONDS = 40.0
+"""So long the first start may take, the only one that is waited for: another guardian may just be ending, what it has
+left is given back, and each output is tried."""
+END_SECONDS = 25.0
+"""So long giving everything back may take at the end: drivers may be slow to show that it was."""
+NOTES = {
+    "manual": "it was found in manual mode, in which whoever set it may have left it, and full cooling is what will be "
+    "given back; bring it into its automatic mode before the next run, if it has one",
+    "unseen": "nobody can tell what was set before, and nothing is set when it is given back",
+}
+"""What a user has to know of an output that is taken."""
 DEAF_NS = 5_000_000_000
 """A guardian that has not answered for so long, or for three answers, is ended, and another one started."""
 RESTARTS = 5
@@ -53,9 +60,23 @@ class GuardianError(Exception):
 
 
 class GuardedHands:
-    """Acts through a guardian on the machine below `root`. `period_ns` is how often a command will come."""
+    """Acts through a guardian on the machine below `root`. `period_ns` is how often a command will come.
 
-    def __init__(self, root: Path, period_ns: int = 100_000_000, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    The first guardian is waited for by who `waits`, up to `START_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        period_ns: int = 100_000_000,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        waits: bool = True,
+    ) -> None:
+        self._waits = waits
+        self._began = self._refuses = False
+        """Whether a guardian was ever ready; the first one that is not, is the last."""
+        self.refused: Mapping[str, str] = {}
+        """Outputs that the last guardian did not take, of those that were there when it began, and why."""
         # The guardian does not work where this process does.
         self._root = os.path.realpath(root)
         self._lease_ns = min(LONGEST_LEASE_NS, max(LEASE_NS, period_ns * 7 // 2))
@@ -87,11 +108,18 @@ class GuardedHands:
         """Why it cools fully, while it does."""
         self.replayed: Mapping[str, Any] = {}
         """What a journal that lay there has led to."""
+        self.notes: Mapping[str, str] = {}
+        """What is to be known of outputs that were taken."""
         self.had: tuple[str, ...] = ()
         """What the guardian was allowed: realtime or nice, oom, memory."""
         self.missed = 0
         """Beats that the guardian has missed."""
         self.restarts = 0
+
+    @property
+    def why(self) -> str:
+        """Why nothing is acted on, where it is so."""
+        return self._why if self._refuses else "" if self._acts else self._given_up()
 
     @property
     def pid(self) -> int | None:
@@ -103,23 +131,32 @@ class GuardedHands:
     def begin(self, outputs: Mapping[str, Asked], names: tuple[str, ...]) -> Mapping[str, str]:
         """Start the guardian and wait until it has taken what it takes. Returns the outputs refused, and why.
 
-        Raises `GuardianError` when it does not act at all; then nothing has changed.
+        Raises `GuardianError` when it does not act at all; then nothing has changed. Where nobody `waits`, `acting` and
+        `refused` say later what became of it.
         """
         self._names = names
         self._described = dict(outputs)
         self._start()
-        seconds = START_SECONDS + max((asked.output.settle_ns for asked in outputs.values()), default=0) / 1e9
-        deadline_ns = time.monotonic_ns() + round(seconds * 1e9)
+        if not self._waits:
+            return {}
+        deadline_ns = time.monotonic_ns() + round(START_SECONDS * 1e9)
         while not self._ready and not self._why and self._channel is not None:
             self._wait(deadline_ns)
             self._hear()
             if time.monotonic_ns() > deadline_ns:
-                self._why = f"it did not get ready within {seconds:g} s"
+                self._why = f"it did not get ready within {START_SECONDS:g} s"
         if not self._ready:
             why = self._why
             self._stop()
             raise GuardianError(f"the guardian does not act: {why}")
-        return {name: why for name, why in self._failed.items() if name in outputs}
+        return self.refused
+
+    @property
+    def acting(self) -> bool | None:
+        """Whether a guardian acts now; None where there is none that will, or will again."""
+        if not self._acts or self._refuses:
+            return None
+        return self._ready
 
     def put(self, wanted: Mapping[str, Asked]) -> Mapping[str, Outcome]:
         """Propose; returns the outputs that are known to have failed until now."""
@@ -166,6 +203,8 @@ class GuardedHands:
         if self._acts:
             self._send(b"B")
         self._ended()
+        if self._refuses:
+            return ()
         if self._names and not self.final:
             # The last guardian is gone, or was ended here, and may have left something: another one gives it back.
             self._start(acts=False)
@@ -222,7 +261,7 @@ class GuardedHands:
     def _again(self, now_ns: int) -> None:
         """Start another guardian, which gives back what the last one left; not for ever: the last does only that."""
         self._starts_ns = [start_ns for start_ns in self._starts_ns if now_ns - start_ns < RESTART_NS]
-        if self._process is None or not self._acts:
+        if self._process is None or self.acting is None:
             return
         acts = len(self._starts_ns) <= RESTARTS
         self.restarts += acts
@@ -293,13 +332,16 @@ class GuardedHands:
         if "ready" in table:
             if not table["ready"]:
                 self._why = table["why"]
+                self._refuses = not self._began
                 return
-            self._ready = True
+            self._ready = self._began = True
             self.replayed, self.had = table["replayed"], tuple(table["had"])
+            self.notes = {name: NOTES[note] for name, note in table["notes"].items()}
             taken = [name for name in self._names if name not in table["refused"]] if self._acts else []
-            self._failed = table["refused"]
+            self._failed = {name: why + _permitted(why) for name, why in table["refused"].items()}
+            self.refused = {name: why for name, why in self._failed.items() if name in self._described}
         elif "final" in table:
-            self.final = table
+            self.final, self.state = table, table["state"]
             self._why = table["why"]
             return
         else:
@@ -310,6 +352,12 @@ class GuardedHands:
         self._places = {name: self._names.index(name) for name in taken}
 
 
+def _permitted(why: str) -> str:
+    """What mends it where it is a matter of permission, for who has it not."""
+    denied = any(word in why for word in ("EACCES", "EPERM", "ermission"))
+    return "; run as root" if denied and os.geteuid() != 0 else ""
+
+
 def _description(name: str, asked: Asked | None) -> dict[str, Any]:
     if asked is None:
         return {"name": name, "minimum": 0, "maximum": 0, "safe": 0, "output": None}
@@ -318,5 +366,23 @@ def _description(name: str, asked: Asked | None) -> dict[str, Any]:
         "minimum": asked.minimum,
         "maximum": asked.maximum,
         "safe": asked.safe,
-        "output": asked.output.describe(),
+        "output": describe(asked.output),
     }
+
+
+def describe(output: Output) -> dict[str, Any]:
+    """The output in JSON's types, for `hardware.linux.output.rebuilt`."""
+    cells = ("value", "mode", "floor")
+    lanes = [
+        {key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
+        for lane in output.lanes
+    ]
+    return {**output._asdict(), "lanes": lanes, "tach": _place(output.tach)}
+
+
+def _place(cell: Readable | None) -> dict[str, Any] | None:
+    if cell is None:
+        return None
+    if isinstance(cell, FileCell):
+        return {"path": cell.path, "identity": cell.identity}
+    return {"library": cell.where}

@@ -103,7 +103,7 @@ class DirectHands:
         """
         unrestored = []
         for name, taken in reversed(self._taken.items()):
-            why = taken.asked.output.give_back(taken.originals, taken.asked.safe)
+            _before, why = taken.asked.output.give_back(taken.originals, taken.asked.safe)
             if why:
                 unrestored.append((name, why))
         return tuple(unrestored)

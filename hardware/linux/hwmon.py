@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hardware.interface import AmbiguousDeviceError, Source
+from hardware.interface import AmbiguousDeviceError, Source, Status
 from hardware.linux.output import Lane, Output
-from hardware.linux.sysfs import FileCell, Root
+from hardware.linux.sysfs import FileCell, Outcome, Root
 
 FILES = {
     "temp": "temp{}_input",
@@ -48,8 +48,25 @@ DRIVERS = {
 }
 """Drivers by the name of the chip, from the kernel's `Documentation/hwmon`; all others are as `Driver()` says.
 
+dell_smm up to Linux 6.17 has one `pwm1_enable` for all fans, which can be written and not be read: nobody can tell what
+to give back, and the fan is refused. Since 6.18 most machines have one for each fan, which shows 1 or 2.
+
 Automatic modes need no table: whatever the driver showed is what is given back, after it was seen to be accepted.
 """
+
+
+class SensorCell(FileCell):
+    """A sensor with a file `fault` that shows 1 while it is broken."""
+
+    def __init__(self, root: Root, path: str, fault: str) -> None:
+        super().__init__(root, path)
+        self._fault = fault
+
+    def read(self) -> Outcome:
+        """The file's integer; UNREADABLE while the sensor reports a fault."""
+        if self._root.read_integer(self._fault).value == 1 and self._gone() is None:
+            return Outcome(None, Status.UNREADABLE, f"the sensor reports a fault: {self._root.where(self._fault)}")
+        return super().read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +123,8 @@ def find(root: Root, chips: tuple[Chip, ...], source: Source) -> FileCell | str:
     if source.attribute == "gpu_busy_percent":
         return FileCell(root, f"{chip.device}/gpu_busy_percent")
     fault = f"{base(source.attribute)}{index}_fault"
-    return FileCell(
-        root,
-        f"{chip.directory}/{FILES[source.attribute].format(index)}",
-        f"{chip.directory}/{fault}" if fault in chip.files else None,
-    )
+    path = f"{chip.directory}/{FILES[source.attribute].format(index)}"
+    return SensorCell(root, path, f"{chip.directory}/{fault}") if fault in chip.files else FileCell(root, path)
 
 
 def find_output(root: Root, chips: tuple[Chip, ...], source: Source) -> Output | str:

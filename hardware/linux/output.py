@@ -45,7 +45,8 @@ class Lane(NamedTuple):
 class Output(NamedTuple):
     """One output. `cooler` is 1 where more cools more, as of a fan, and -1 where less does, as of a cap.
 
-    `tach` shows how fast the fan turns. `settle_ns` is how long the files may go on showing what they showed before.
+    `tach` shows how fast the fan turns. `settle_ns` is how long the files may go on showing what they showed before. Of
+    an `unseen` output nobody can tell what was set before, and what is given back is that nothing is.
     """
 
     where: str
@@ -53,6 +54,7 @@ class Output(NamedTuple):
     cooler: int = -1
     tach: Readable | None = None
     settle_ns: int = 500_000_000
+    unseen: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -97,51 +99,88 @@ class Output(NamedTuple):
             found.append(outcome.value)
         return tuple(found)
 
-    def rehearse(self, originals: Sequence[int | None]) -> str:
-        """Write what is there already where that is what giving back would do; why it cannot be done, or nothing.
+    def kept(self, shown: Sequence[int | None], safe: int) -> tuple[int | None, ...]:
+        """The originals to give back where this is `shown`: of a fan in manual mode full cooling.
 
-        A value is not written while its mode is not manual: drivers refuse that, or take the fan.
+        Whoever has set it is not there to look after it, and a machine may get hot.
+        """
+        modes = dict(zip(map(id, self.cells), shown, strict=True))
+        left = {id(lane.value): lane.inside(max(safe, modes[id(lane.value)] or 0)) for lane in self.lanes
+                if self.cooler > 0 and lane.mode is not None and modes[id(lane.mode)] == lane.manual}  # fmt: skip
+        return tuple(left.get(id(cell), raw) for cell, raw in zip(self.cells, shown, strict=True))
+
+    def rehearse(self, originals: Sequence[int | None], safe: int) -> tuple[tuple[int | None, ...], str]:
+        """Go the way back: from manual mode, at full cooling, where the original mode is another one, else from here.
+
+        As `give_back`, but that what fails is left as it is, and what was not changed need not change back to be seen.
         """
         modes = dict(zip(map(id, self.cells), originals, strict=True))
-        for lane in self.lanes:
-            automatic = lane.mode is not None and modes[id(lane.mode)] != lane.manual
-            for cell in (lane.mode, None if automatic else lane.value, lane.floor):
-                original = None if cell is None else modes[id(cell)]
-                if cell is not None and original is not None and (outcome := cell.write(original)).value is None:
-                    return outcome.detail
-        return ""
+        automatic = tuple(lane for lane in self.lanes if lane.mode is not None and modes[id(lane.mode)] != lane.manual)
+        why = "; ".join(outcome.detail for lane in automatic if lane.mode is not None
+                        and (outcome := lane.mode.write(lane.manual)).value is None)  # fmt: skip
+        for cell, value in () if why else self._replace(lanes=automatic).plan(safe, entering=False):
+            cell.write(value)
+        entered = {id(lane.mode) for lane in automatic}
+        before, failed = self.give_back(originals, None)
+        seen = (raw if id(cell) in entered else None for cell, raw in zip(self.cells, before, strict=True))
+        return tuple(seen), why or failed
 
-    def give_back(self, originals: Sequence[int | None], safe: int) -> str:
-        """Write the originals, and `safe` where that fails; go on whatever fails. Returns what failed, or nothing."""
+    def give_back(self, originals: Sequence[int | None], safe: int | None) -> tuple[tuple[int | None, ...], str]:
+        """Write the originals, and `safe`, if there is one, where that fails; go on whatever fails.
+
+        Returns what was shown before, for `differs`, and what failed, or nothing.
+        """
         modes = dict(zip(map(id, self.cells), originals, strict=True))
+        before = tuple(cell.read().value for cell in self.cells)
+        shown = dict(zip(map(id, self.cells), before, strict=True))
         # Where the mode is back already, the value is the firmware's.
         done = {id(lane.value) for lane in self.lanes
-                if lane.mode is not None and lane.manual != modes[id(lane.mode)] == lane.mode.read().value}  # fmt: skip
+                if lane.mode is not None and lane.manual != modes[id(lane.mode)] == shown[id(lane.mode)]}  # fmt: skip
         failed = [(cell, value) for cell, value in zip(self.cells, originals, strict=True)
                   if value is not None and id(cell) not in done and cell.write(value).value is None]  # fmt: skip
         # One file may have had to wait for another, as the highest clock for the lowest.
         outcomes = [outcome for cell, value in failed if (outcome := cell.write(value)).value is None]
-        if outcomes:
+        if outcomes and safe is not None:
             self.cool(safe)
-        return "; ".join(outcome.detail for outcome in outcomes)
+        return before, "; ".join(outcome.detail for outcome in outcomes)
+
+    def differs(self, originals: Sequence[int | None], before: Sequence[int | None], late: bool) -> str:
+        """What does not show that it was given back, or nothing.
+
+        What is shown may be old, and says something only where it is not what was shown `before`, until it is `late`.
+        What is neither original nor what was shown before is somebody else's, who looks after it, as the kernel does
+        after cooling devices; of a fan in manual mode only what cools more.
+        """
+        modes = dict(zip(map(id, self.cells), originals, strict=True))
+        lanes = {id(lane.value): lane for lane in self.lanes}
+        free = {id(cell) for lane in self.lanes for cell in (lane.floor, None if lane.mode else lane.value)}
+        said = []
+        for cell, original, was in zip(self.cells, originals, before, strict=True):
+            lane = lanes.get(id(cell))
+            automatic = lane is not None and lane.mode is not None and modes[id(lane.mode)] != lane.manual
+            if original is None or automatic:
+                continue
+            shown, _status, detail = cell.read()
+            if shown is None:
+                said.append(detail)
+                continue
+            # Devices round to what they can do.
+            play = 0 if lane is None else min(lane.high - lane.low, max(255, abs(original))) // 16
+            theirs = shown != was and (id(cell) in free or (lane is not None and (shown - original) * self.cooler > 0))
+            if not (abs(shown - original) <= play or theirs) or (shown == was and not late):
+                said.append(f"{cell.where} shows {shown} and not {original}, which was written")
+        return "; ".join(said)
 
     def cool(self, safe: int) -> str:
         """Bring `safe` into force as far as that can be done; what failed, or nothing."""
         failed = []
         for lane in self.lanes:
-            single = Output(self.where, (lane,))
+            single = self._replace(lanes=(lane,))
             outcomes = [cell.write(value) for cell, value in single.plan(safe)]
             if outcomes[-1].value is None and lane.mode is not None and lane.full is not None:
                 outcomes = [lane.mode.write(lane.full)]
             failed += [outcome.detail for outcome in outcomes if outcome.value is None]
         return "; ".join(failed)
-
-    def describe(self) -> dict[str, Any]:
-        """The output in JSON's types, for `rebuilt`."""
-        cells = ("value", "mode", "floor")
-        lanes = [{key: _place(value) if key in cells else value for key, value in lane._asdict().items()}
-                 for lane in self.lanes]  # fmt: skip
-        return {**self._asdict(), "lanes": lanes, "tach": _place(self.tach)}
 
 
 Place = tuple[str, tuple[int, int] | None]
@@ -151,14 +190,6 @@ Place = tuple[str, tuple[int, int] | None]
 def place(cell: Cell) -> Place:
     """What tells a cell from every other."""
     return cell.where, getattr(cell, "identity", None)
-
-
-def _place(cell: Readable | None) -> dict[str, Any] | None:
-    if cell is None:
-        return None
-    if isinstance(cell, FileCell):
-        return {"path": cell.path, "identity": cell.identity}
-    return {"library": cell.where}
 
 
 def rebuilt(root: Root, described: object, library: Callable[[str], Cell]) -> Output:
@@ -176,7 +207,8 @@ def rebuilt(root: Root, described: object, library: Callable[[str], Cell]) -> Ou
         raise ValueError("cooler is 0; allowed are -1 and 1")
     made = tuple(_lane(root, checked(lane, "lane", dict), library) for lane in lanes)
     where, settle_ns = checked(table.get("where"), "where", str), integer(table, "settle_ns", *SETTLE_NS)
-    return Output(where, made, cooler, _cell(root, table, "tach", library), settle_ns)
+    unseen = checked(table.get("unseen"), "unseen", bool)
+    return Output(where, made, cooler, _cell(root, table, "tach", library), settle_ns, unseen)
 
 
 def _lane(root: Root, table: dict[str, Any], library: Callable[[str], Cell]) -> Lane:

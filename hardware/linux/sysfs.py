@@ -6,12 +6,9 @@ import errno
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from hardware.status import Status
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ATTRIBUTE_BYTES = 64
 """More than this is not an integer attribute."""
@@ -73,7 +70,7 @@ class Root:
     Nothing outside `<path>/sys` is ever written, wherever symbolic links lead.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: os.PathLike[str] | str) -> None:
         self.path = os.path.realpath(path)
         self._sys = os.path.realpath(os.path.join(self.path, "sys"))  # noqa: PTH118 - strings: this is the hot path
 
@@ -178,17 +175,14 @@ class FileCell:
     """One attribute file of one device, held by its resolved path.
 
     The directory's identity is checked each time, so that a device that was renumbered is never mistaken for another.
-    `fault` is a file that shows 1 while the sensor is broken.
     """
 
-    def __init__(self, root: Root, path: str, fault: str | None = None,
-                 identity: tuple[int, int] | None = None) -> None:  # fmt: skip
+    def __init__(self, root: Root, path: str, identity: tuple[int, int] | None = None) -> None:
         """`identity` is that of the directory where it was seen before; else it is looked at now."""
         self._root = root
         self.path = path
         self._directory = os.path.dirname(path)  # noqa: PTH120
         self.identity = identity or root.identity(self._directory)
-        self._fault = fault
 
     @property
     def where(self) -> str:
@@ -202,13 +196,8 @@ class FileCell:
         return Outcome(None, Status.ABSENT, f"the device is gone: {self.where}")
 
     def read(self) -> Outcome:
-        """The file's integer; UNREADABLE while the sensor reports a fault."""
-        gone = self._gone()
-        if gone is not None:
-            return gone
-        if self._fault is not None and self._root.read_integer(self._fault).value == 1:
-            return Outcome(None, Status.UNREADABLE, f"the sensor reports a fault: {self._root.where(self._fault)}")
-        return self._root.read_integer(self.path)
+        """The file's integer."""
+        return self._gone() or self._root.read_integer(self.path)
 
     def write(self, raw: int) -> Outcome:
         """Write the file's integer."""

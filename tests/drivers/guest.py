@@ -6,12 +6,14 @@ value)`, each behind its length in four bytes, on the machine's one virtual seri
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import pickle
 import select
+import shutil
 import signal
 import struct
 import time
@@ -21,15 +23,19 @@ from pathlib import Path
 from typing import Any
 
 from hardware.interface import Applied, Command, Readings, Status, Wiring
+from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware
 from hardware.linux.guarded import GuardedHands
 from hardware.linux.hands import DirectHands, Hands
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
-from hardware.restore import restore
+from hardware.restore import LEASE, restore
 
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
+
+SAID = Path("/run/controller")
+"""What a controller said that could not go on."""
 
 BUS = Path("/sys/bus/i2c/devices/i2c-0")
 _SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
@@ -149,6 +155,15 @@ def assemble(wiring: Wiring) -> None:
         _mount(source, str(MACHINE / name))
 
 
+def forget_sessions() -> None:
+    """Nobody acts on this machine, or has before. A guardian that still looks whether it was obeyed is ended."""
+    with contextlib.suppress(FileNotFoundError), (MACHINE / FOLDER / LEASE).open() as lease:
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(int(lease.read().split()[0]), signal.SIGKILL)
+        fcntl.flock(lease, fcntl.LOCK_EX)
+    shutil.rmtree(MACHINE / FOLDER, ignore_errors=True)
+
+
 def start(wiring: Wiring, acts: str) -> tuple[dict[str, str], dict[str, str]]:
     """Begin a backend that acts with these hands; what it found and what it misses."""
     global backend
@@ -190,10 +205,25 @@ def apply(values: dict[str, int], registers: list[tuple[int, int, int]]) -> tupl
     return Applied(dict(applied.values), applied.clamped, applied.failed), look(registers)
 
 
+def act(values: dict[str, int], cycles: int, registers: list[tuple[int, int, int]]) -> tuple[Applied, list[int]]:
+    """So many control cycles, ten a second, with one and the same command; as `apply`, of the last one."""
+    for _cycle in range(cycles - 1):
+        backend.read()
+        backend.apply(Command(values))
+        time.sleep(0.1)
+    backend.read()
+    return apply(values, registers)
+
+
 def close() -> tuple[tuple[str, str], ...]:
     """Close the backend; what could not be given back."""
     backend.close()
     return backend.unrestored
+
+
+def give_back() -> dict[str, Any]:
+    """What `twin restore` does."""
+    return restore(Root(MACHINE))
 
 
 def strike(
@@ -206,6 +236,7 @@ def strike(
     that was neither given back nor at full speed, in nanoseconds; how many such were seen after `allowed_ns`; whether
     all are given back when the controller is dead; and whether it acted.
     """
+    SAID.write_text("")
     before = look(registers)
     told, telling = os.pipe()
     controller = os.fork()
@@ -219,18 +250,25 @@ def strike(
     os.kill(controller, number)
     struck_ns = time.monotonic_ns()
     last_ns = unsafe = 0
+    seen_last: set[int] = set()
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
-        if _unsafe(before, look(registers)):
+        now = look(registers)
+        # An output that is just being tried is in manual mode for an instant: what counts is what stays so.
+        seen_now = _unsafe(before, now)
+        stays, seen_last = seen_now & seen_last, seen_now
+        if stays:
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
-        time.sleep(0.0005)
+        # Looking takes all that the processor can do. What was given back may only become unsafe again.
+        time.sleep(0.005 if _given_back(before, now) and acted else 0.0005)
     if number != signal.SIGKILL:
         os.kill(controller, signal.SIGKILL)
         time.sleep(0.2)
     os.close(told)
     os.waitpid(controller, 0)
     given_back = _given_back(before, look(registers))
-    seen = {"last_ns": last_ns, "unsafe": unsafe, "given_back": given_back, "acted": acted}
+    seen = {"last_ns": last_ns, "unsafe": unsafe, "given_back": given_back, "acted": acted,
+            "said": SAID.read_text()}  # fmt: skip
     return seen if given_back and not unsafe else {**seen, "now": look(registers), **_autopsy(before, registers)}
 
 
@@ -240,7 +278,7 @@ def _autopsy(before: list[int], registers: list[tuple[int, int, int]]) -> dict[s
     processes = []
     for place in Path("/proc").glob("[0-9]*"):
         command = (place / "cmdline").read_bytes().replace(b"\0", b" ")
-        if b"guardian.py" in command:
+        if b"hardware.guardian" in command:
             status = (place / "status").read_text().split("\n")[2]
             processes.append(f"{place.name} {status} {(place / 'stack').read_text()}")
     while not _given_back(before, look(registers)) and time.monotonic_ns() - began_ns < 5_000_000_000:
@@ -264,7 +302,7 @@ def kill_both(wiring: Wiring, registers: list[tuple[int, int, int]]) -> dict[str
     left = look(registers)
     began_ns = time.monotonic_ns()
     restored = restore(Root(MACHINE))
-    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": _unsafe(before, left), **restored,
+    return {"nanoseconds": time.monotonic_ns() - began_ns, "unsafe": sorted(_unsafe(before, left)), **restored,
             "given_back": _given_back(before, look(registers))}  # fmt: skip
 
 
@@ -283,7 +321,7 @@ def _control(wiring: Wiring, registers: list[tuple[int, int, int]], telling: int
                 telling = 0
             time.sleep(0.05)
     except BaseException:
-        traceback.print_exc()
+        SAID.write_text(traceback.format_exc())
     finally:
         os._exit(1)
 
@@ -293,9 +331,10 @@ def _given_back(before: list[int], now: list[int]) -> bool:
     return before[1::2] == now[1::2]
 
 
-def _unsafe(before: list[int], now: list[int]) -> bool:
-    """Whether an output is neither given back nor at full speed."""
-    return any(mode != how and duty != 255 for how, duty, mode in zip(before[1::2], now[::2], now[1::2], strict=True))
+def _unsafe(before: list[int], now: list[int]) -> set[int]:
+    """The outputs, by place, that are neither given back nor at full speed."""
+    outputs = enumerate(zip(before[1::2], now[::2], now[1::2], strict=True))
+    return {place for place, (how, duty, mode) in outputs if mode != how and duty != 255}
 
 
 def pause(seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import lzma
@@ -43,6 +44,13 @@ def kernel() -> Kernel:
 
     Where the registry cannot be asked, the last one that was had.
     """
+    # Several sessions may want it at once, and one has to fetch it.
+    with (_cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _kernel()
+
+
+def _kernel() -> Kernel:
     try:
         place = _newest()
     except CannotBeHadError:

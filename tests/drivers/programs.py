@@ -59,7 +59,7 @@ def served(root: Path, scenario: str, *options: object) -> Iterator[Served]:
     command = [sys.executable, "-m", "twin", "serve", scenario, "--root", root, "--json", *map(str, options)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        while not (root / "run/pulsetwin/application").exists():
+        while not (root / "run/pulsetwin-application/values").exists():
             assert server.poll() is None, "twin serve has ended"
             time.sleep(0.02)
         tree = Served(root)

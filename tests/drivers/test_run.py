@@ -96,8 +96,8 @@ def test_a_run_on_real_drivers_replays_outside_to_the_same_digests(
     for fan in FANS:
         asked = [cycle.applied.values[f"{fan}_pwm"] for cycle in log.cycles]
         assert max(asked) > 120, fan
-        # An output is written ten times a second at most.
-        assert hardware.held[f"{fan}_pwm"] in asked[-3:]
+        # An output is written ten times a second at most, by the clock of a machine that may be slow.
+        assert hardware.held[f"{fan}_pwm"] in asked[-10:]
         speeds = [value for value in column[f"{fan}_rpm"] if value is not None]
         assert max(speeds) > 1.25 * speeds[0], fan
     temperatures = [value for value in column["cpu_temp_millicelsius"] if value is not None]

@@ -72,6 +72,13 @@ def unplug_all(machine: Machine) -> None:
         machine.call("unplug", address)
 
 
+def powered_on(machine: Machine, first: Writes = ()) -> None:
+    """All chips come up anew, on a machine where nobody has acted before."""
+    machine.call("forget_sessions")
+    unplug_all(machine)
+    plug_in(machine, first=first)
+
+
 class WiredHardware:
     """The Linux backend in the machine; its sensors are what the world writes to chips, and its PWM moves the fans.
 
@@ -92,8 +99,7 @@ class WiredHardware:
         self.held: dict[str, int] = {}
         """After `close`: the duty cycles of before, as the registers had them."""
         # The chips have shown this world since they were powered on: drivers keep what they read for two seconds.
-        unplug_all(machine)
-        plug_in(machine, first=shown_by_chips(self._told(world.sense()[0])))
+        powered_on(machine, shown_by_chips(self._told(world.sense()[0])))
         self.found, self.missing = machine.call("start", self._wiring, "guarded")
 
     @property

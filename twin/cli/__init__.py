@@ -229,6 +229,11 @@ def _parser() -> argparse.ArgumentParser:
         "--root", metavar="DIR", type=_there, default="/", help="folder that holds sys and run (default: /)"
     )
 
+    restore.add_argument(
+        "--forget", metavar="OUTPUT", action="append", default=[],
+        help="let go of this output where it cannot be given back, since its device is gone for good (may be repeated)",
+    )  # fmt: skip
+
     service = add("service", "print a systemd unit for runs that act, or the udev rule for the energy counter")
     service.add_argument("--udev", action="store_true", help="the udev rule, not the unit")
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("twin")
 
+FORGET = (
+    " (it is tried again at the next start, and by twin restore; where it is gone for good, twin restore --forget {})"
+)
+"""What to do about an output that could not be given back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -106,27 +111,52 @@ class _Hands:
         self._hardware = hardware
         self._scenario = scenario
         self._root = root
+        self._hands: GuardedHands | None = None
+        self._said = False
 
-    def take(self) -> None:
-        """Act on the machine. Raises `InputError` when there is nothing to act on, and what the guardian says."""
+    def take(self, waits: bool = True) -> None:
+        """Act on the machine. Raises `InputError` when there is nothing to act on, and what the guardian says.
+
+        Where nobody `waits` the guardian has only been started.
+        """
         from hardware.linux.guarded import GuardedHands
 
-        hands = GuardedHands(self._root, self._scenario.control.period_ms * 1_000_000)
-        self._hardware.take(hands)
-        _acting(self._hardware, hands)
+        self._hands = GuardedHands(self._root, self._scenario.control.period_ms * 1_000_000, waits=waits)
+        self._said = waits
+        self._hardware.take(self._hands)
+        if waits:
+            _acting(self._hardware, self._hands)
 
     def begin(self) -> bool:
-        """As `take`, in the middle of a run: what is wrong is said, and the machine is only read."""
+        """As `take`, in the middle of a run, which waits for nothing; what is wrong is said."""
         try:
-            self.take()
+            self.take(waits=False)
         except Exception as error:  # a run that only reads goes on, whatever keeps it from acting
             log.error("the twin has proved good, and yet nothing can be acted on: %s", error)
             return False
-        log.warning("the twin has proved good: the machine is acted on from now on")
         return True
+
+    def acts(self) -> bool | None:
+        """Whether the machine is acted on now; None when it is not and will not be."""
+        hands = self._hands
+        acting = None if hands is None else hands.acting
+        try:
+            if hands is not None and acting and not self._said:
+                self._said = True
+                self._hardware.refused = hands.refused
+                _acting(self._hardware, hands)
+                log.warning("the twin has proved good: the machine is acted on from now on")
+            elif hands is not None and acting is None:
+                self._hands = None
+                raise InputError(hands.why)
+        except InputError as error:
+            log.error("the machine is not acted on, and only read from now on: %s", error)
+            return None
+        return acting
 
     def end(self) -> None:
         """Give everything back."""
+        self._hands = None
         self._hardware.let_go()
         log.warning("the twin and the machine part: the machine is given back, and only read%s",
                     "".join(f"; {name} could not be given back: {why}"
@@ -162,10 +192,13 @@ def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
     for name, why in reasons.items():
         if why:
             log.warning("%s is not acted on: %s", name, why)
+    for name, note in hands.notes.items():
+        log.warning("%s: %s", name, note)
     if hands.replayed["found"]:
         log.warning("a journal of an earlier run was there: given back were %s%s",
                     ", ".join(hands.replayed["restored"]) or "none",
-                    "".join(f"; {name} not: {why}" for name, why in hands.replayed["unrestored"]))  # fmt: skip
+                    "".join(f"; {name} not: {why}{FORGET.format(name)}"
+                            for name, why in hands.replayed["unrestored"]))  # fmt: skip
 
 
 @contextmanager

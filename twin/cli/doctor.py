@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.linux.application import PORT
 from twin.cli import ANSWER_IS_NO, DONE, output
 from twin.cli.status import survey
 
@@ -65,7 +66,7 @@ def examine(root: Path) -> Iterator[Finding]:
             f"permission to read {energy}: no processor power",
             f"sudo chmod o+r {energy}, until the next start; the rule that twin service --udev prints, for good",
         )
-    port = root / "run/pulsetwin"
+    port = (root / PORT).parent
     if not port.is_dir():
         yield Finding(
             False,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from hardware.linux.application import write_application
+from hardware.linux.application import PORT, write_application
 from twin.cli import InputError
 from twin.kernels import Stream
 from twin.scenario import Phase, Scenario
@@ -26,7 +26,6 @@ from twin.timing import SECOND_NS
 from twin.world.trace import TraceTable
 from twin.world.workload import Change, phase_timeline, trace_timeline
 
-PORT = Path("run", "pulsetwin", "application")
 SLICE_NS = 20_000_000
 REPORT_NS = 50_000_000
 READY_SECONDS = 60.0

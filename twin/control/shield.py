@@ -18,6 +18,7 @@ import numpy as np
 from hardware.interface import Limit
 from twin.control.signals import fastest_rise_millicelsius_per_second
 from twin.control.view import View
+from twin.control.words import changes, short
 from twin.kernels import Integers, kernel
 from twin.scenario import Scenario
 
@@ -151,7 +152,7 @@ class Shield:
             self._given[:] = taken + worst
             project_all(self._outputs, self._answers, self._hottest, self._given)
         values = dict(zip(self._safe, self._given.tolist(), strict=False))
-        changed = () if not strange and command == values else _changes(command, values)
+        changed = () if not strange and command == values else changes(command, values)
         return Verdict(MappingProxyType(values), changed, failsafe)
 
     def _taken(self, asked: Mapping[str, object]) -> list[int]:
@@ -178,19 +179,3 @@ def _answers(scenario: Scenario, cap: str) -> list[int]:
     own, other = (gpu, machine.cpu.node) if cap.startswith("gpu_") else (machine.cpu.node, gpu)
     answers = [int(not cap or sensor.node == own or sensor.node != other) for sensor in machine.sensors]
     return answers if any(answers) else [1] * len(answers)
-
-
-def _changes(asked: Mapping[str, object], given: Mapping[str, int]) -> tuple[str, ...]:
-    # What is asked may be anything, even something that cannot be compared: only ints are.
-    return tuple(
-        f"{name} {short(asked[name]) if name in asked else 'nothing'} -> {value}"
-        for name, value in given.items()
-        if type(asked.get(name)) is not int or asked[name] != value
-    )
-
-
-def short(value: object) -> str:
-    """A value in a few words that are the same on every machine: numbers and text as they are, other things by type."""
-    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-        return f"an int of {value.bit_length()} bits"
-    return repr(value)[:80] if type(value) in (int, float, bool, str, type(None)) else type(value).__name__

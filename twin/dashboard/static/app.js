@@ -185,12 +185,14 @@ async function toDifference() {
     const { difference } = await ask("/api/difference", { a: a.id, b: b.id });
     if (!difference) transport.say("They are equal in every value.");
     else {
-      const { column, time_ns: ns, note } = difference;
-      if (typeof ns === "number") {
+      const { column, table, time_ns: ns, note } = difference;
+      const when = typeof ns === "number" ? ` at ${clock(ns)}` : "";
+      if (when) {
         transport.playing = false;
         transport.go(ns);
       }
-      transport.say(`First difference${typeof ns === "number" ? ` at ${clock(ns)}` : ""}: ${column ?? difference.table} is ${difference.a} and ${difference.b}. ${note ?? ""}`.trim());
+      const values = [difference.a, difference.b].map((value) => JSON.stringify(value)).join(" and ");
+      transport.say(`First difference${when}, in the ${table} table: ${column} is ${values}.${note ? ` (${note})` : ""}`);
     }
   } catch (refused) {
     transport.say(`It cannot be told: ${refused.message}.`);

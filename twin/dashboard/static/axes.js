@@ -6,8 +6,8 @@ const AXIS_WIDTH = 46;
 
 /** A number on an axis, in few letters. */
 function short(value, digits) {
-  for (const [size, scale, letter] of [[1e6, 1e6, " M"], [1e4, 1e3, " k"]]) {
-    if (Math.abs(value) >= size) return `${Number((value / scale).toFixed(1))}${letter}`;
+  for (const [size, letter] of [[1e6, " M"], [1e3, " k"]]) {
+    if (Math.abs(value) >= size) return `${Number((value / size).toFixed(1))}${letter}`;
   }
   return `${Number(value.toFixed(digits + 1))}`.replace("-", "−");
 }

@@ -66,7 +66,7 @@ export const over = {
     context.rect(area.left, area.top - 6, area.right - area.left, area.bottom - area.top + 6);
     context.clip();
     context.font = `11px ${Chart.defaults.font.family}`;
-    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place));
+    graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place, graph.limits.length));
     chart.data.datasets.forEach((set, place) => {
       if (chart.isDatasetVisible(place)) drawMarks(context, chart.getDatasetMeta(place), set);
     });
@@ -84,7 +84,7 @@ export const over = {
   },
 };
 
-function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place) {
+function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, place, many) {
   const y = Math.round(scales[axis].getPixelForValue(value)) + 0.5;
   if (y < area.top - 1 || y > area.bottom + 1) return;
   context.strokeStyle = palette[colour];
@@ -99,7 +99,7 @@ function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, 
   context.textAlign = "left";
   context.textBaseline = "bottom";
   // Limits may lie close to each other, so their words stand side by side.
-  const x = area.left + 6 + 138 * place;
+  const x = area.left + 6 + place * Math.min(130, (area.right - area.left) / many);
   context.strokeStyle = palette.surface;
   context.lineWidth = 3;
   context.lineJoin = "round";

@@ -74,7 +74,7 @@ export class RunView {
       })),
     });
     graph.limits = about.sensors.map(({ name, limit_millicelsius: limit }, place) => ({
-      value: limit / 1e3, colour: COLOURS[place % COLOURS.length], words: `limit of ${name}, ${number(limit / 1e3)} °C`,
+      value: limit / 1e3, colour: COLOURS[place % COLOURS.length], words: `${name} limit ${number(limit / 1e3)}`,
     }));
     graph.y.high = Math.max(60, ...about.sensors.map((sensor) => sensor.limit_millicelsius / 1e3 + 5));
     return graph;
