@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import socket
@@ -32,18 +33,43 @@ class Browser:
     def devtools(self, command: str, **parameters: Any) -> Any:
         return self._post("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def open(self, page: Path) -> None:
-        self._post("/url", {"url": page.absolute().as_uri()})
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
+        self._post("/url", {"url": page if isinstance(page, str) else page.absolute().as_uri()})
 
-    def look(self, width: int, scheme: str) -> None:
-        """A window of that width on a screen, and whether its owner likes pages `light` or `dark`."""
+    def look(self, width: int, scheme: str, height: int = 900) -> None:
+        """A window of that size on a screen, and whether its owner likes pages `light` or `dark`."""
         self.devtools(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def run(self, script: str) -> Any:
         return self._post("/execute/sync", {"script": script, "args": []})
+
+    def wait_for(self, expression: str) -> Any:
+        """What the expression is once it is true of the page. Gives up after a minute, which is no timing."""
+        for _ in range(600):
+            if value := self.run(f"return {expression}"):
+                return value
+            time.sleep(0.1)
+        raise AssertionError(f"it never came to {expression}: {self.run('return document.body.innerText')}")
+
+    def press(self, key: str, times: int = 1) -> None:
+        """A key by its name (`Tab`, `ArrowLeft`, `Home`), or a letter."""
+        text = {"Enter": "\r", "Space": " "}.get(key, key if len(key) == 1 else "")
+        name = " " if key == "Space" else key
+        codes = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+        for _ in range(times):
+            for kind in ("keyDown", "keyUp"):
+                told = {"text": text} if text and kind == "keyDown" else {}
+                self.devtools(
+                    "Input.dispatchKeyEvent", type=kind, key=name, windowsVirtualKeyCode=codes.get(key, 0), **told
+                )
+
+    def picture(self) -> bytes:
+        """The window as PNG."""
+        return base64.b64decode(self.devtools("Page.captureScreenshot", format="png")["data"])
 
     def log(self, kind: str) -> list[dict[str, Any]]:
         """What was logged since the last question: `browser` (the console) or `performance` (the network too)."""

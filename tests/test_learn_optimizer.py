@@ -387,3 +387,48 @@ def test_a_forecast_in_eight_bits_is_within_a_tenth_of_a_degree(loads: int) -> N
     for group, kelvin in worst.items():
         print(f"{group}: eight bits move a forecast by up to {kelvin:.4f} K")
     assert max(worst.values()) < 0.1
+
+
+# --- what is told to people -------------------------------------------------------------------------------------------
+
+
+class Asked(Optimizer):
+    """Tells what it thinks after each cycle, and keeps it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.thoughts: list[dict[str, dict[str, float | None]]] = []
+
+    def executed(self, values: Any, held_back: bool) -> Any:
+        told = super().executed(values, held_back)
+        self.thoughts.append(self.insight())
+        return told
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantised": True, "learning": False}])
+def test_asking_what_it_thinks_changes_nothing(settings: dict[str, Any]) -> None:
+    scenario = learning("sensor_faults", 200, **settings)
+    asked, left_alone = (kind(scenario, limits(), RulesPid(scenario, limits())) for kind in (Asked, Optimizer))
+    assert commands(run(scenario, asked)) == commands(run(scenario, left_alone))
+    assert asked.brain.digest() == left_alone.brain.digest()
+    ours, theirs = asked.brain.arrays(), left_alone.brain.arrays()
+    assert all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+    assert len(asked.thoughts) == 200
+
+
+def test_what_it_thinks_is_what_it_goes_by() -> None:
+    scenario = learning("gaming", 120, epsilon_start=0.0, epsilon_end=0.0)
+    optimizer = Asked(scenario, limits(), RulesPid(scenario, limits()))
+    kept = run(scenario, optimizer)
+    for cycle, thought in zip(kept.cycles, optimizer.thoughts, strict=True):
+        values = thought["q_values"]
+        assert list(values) == list(ACTIONS)
+        assert cycle.learned is not None
+        # In the cycle in which a step of learning comes first, the choice is made with what was learned.
+        assert values[cycle.learned.proposed] == max(value for value in values.values() if value is not None)
+        assert set(thought["losses"]) == {"policy", "eye", "forecast"}
+    first, last = optimizer.thoughts[0]["losses"], optimizer.thoughts[-1]["losses"]
+    assert first["policy"] is None
+    assert last["policy"] is not None
+    assert last["policy"] >= 0.0
+    assert all(value is not None and value >= 0.0 for value in (last["eye"], last["forecast"]))

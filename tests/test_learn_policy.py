@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,25 @@ def test_where_a_life_ends_only_the_reward_counts() -> None:
         policy.learn(NOOP, 1_000_000, HOT, True)
     assert policy.q_values(COLD)[NOOP] == pytest.approx(0.5, abs=0.02)
     assert policy.q_values(HOT)[NOOP] == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(("reward", "over"), [(0, True), (900_000, True), (-1_000_000, False)])
+def test_its_loss_is_that_of_the_newest_experience(reward: int, over: bool) -> None:
+    policy = Policy(replace(SMALL, batch=16), 1)
+    assert policy.loss() is None
+    drive(policy, 20)
+    policy.choose(COLD)
+    policy.learn(BOOST, reward, HOT, over)
+    before = everything(policy)
+    coming = 0.0
+    if not over:
+        # The target copy says what the best action is worth; this policy's copy is its first weights.
+        copy = Policy(replace(SMALL, batch=16), 1)
+        copy.online[:] = policy.target
+        coming = SMALL.discount * copy.q_values(HOT)[policy.greedy(HOT)]
+    apart = abs(policy.q_values(COLD)[BOOST] - (reward / 1e6 + coming))
+    assert policy.loss() == pytest.approx(0.5 * apart**2 if apart <= 1 else apart - 0.5)
+    assert everything(policy) == before
 
 
 def error_learned(policy: Policy, action: int) -> float:

@@ -11,7 +11,7 @@ from twin.heart import ticks
 from twin.kernels import Integers
 from twin.scenario import ACTIONS, Scenario
 
-_TICK_FIELDS = {
+TICK_FIELDS = {
     "tick_number": ticks.C_TICK,
     "tick_ns": ticks.C_ASKED,
     "tick_interval_ns": ticks.C_PASSED,
@@ -27,6 +27,7 @@ _TICK_FIELDS = {
     "decay_slope_q48": ticks.C_SLOPE,
     "window_width": ticks.C_WINDOW,
 }
+"""The last tick's part of a record: names, and their columns in `twin.heart.ticks`."""
 
 
 class Watcher(Protocol):
@@ -45,7 +46,7 @@ class Telemetry:
         self.fields = (
             "cycle",
             "time_ns",
-            *_TICK_FIELDS,
+            *TICK_FIELDS,
             *sensors,
             "cpu_load_ppm",
             "cpu_power_microwatts",
@@ -60,7 +61,7 @@ class Telemetry:
         """The record of a cycle: a value for each of `fields`."""
         view = cycle.view
         row: list[int | None] = [cycle.number, cycle.due_ns + cycle.wake.lateness_ns]
-        row += [None if tick is None else int(tick[column]) for column in _TICK_FIELDS.values()]
+        row += [None if tick is None else int(tick[column]) for column in TICK_FIELDS.values()]
         row += view.worst_millicelsius
         row += (view.cpu_load_ppm, view.cpu_power_microwatts, view.memory_used_ppm)
         row += (ACTIONS.index(cycle.decision.action), int(bool(cycle.verdict.failsafe)))

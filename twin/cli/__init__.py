@@ -19,10 +19,12 @@ from typing import NoReturn
 
 from twin import __version__
 from twin.cli.fitting import add_fitting
+from twin.cli.pagewords import add_page
 from twin.cli.texts import file as _file
 from twin.cli.texts import folder as _folder
 from twin.cli.texts import part_and_time as _part_and_time
 from twin.cli.texts import seconds as _seconds
+from twin.cli.texts import speed as _speed
 from twin.cli.texts import there as _there
 from twin.cli.texts import whole as _whole
 
@@ -179,6 +181,20 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("--load", action="store_true", help="linux: play the scenario's workload on the real processor")
     run.add_argument("--ticks", metavar="WHICH", help="which ticks to store: all, every:N, ends:M+sample:N or none")
+
+    run.add_argument("--wave2", action="store_true", help="--crystal --neural --dashboard")
+    run.add_argument("--dashboard", action="store_true", help="show the run in a browser while it goes on")
+    run.add_argument(
+        "--speed", metavar="N", type=_speed,
+        help="with --dashboard: simulated seconds in a second, 0.1 to 100, or max (default: 1)",
+    )  # fmt: skip
+    add_page(run)
+
+    dashboard = add("dashboard", "show runs and experiments in a browser: ended, going on, or cut short")
+    dashboard.add_argument(
+        "run", metavar="RUN", nargs="+", type=_folder, help="the directory of a run or of an experiment"
+    )
+    add_page(dashboard)
 
     replay = add("replay", "run a recorded run again from its seam log, and check every digest")
     replay.add_argument("run", metavar="RUN", help="a run directory")

@@ -22,6 +22,7 @@ from twin import __version__
 from twin.cli import DONE, INTERRUPTED, InputError, output
 from twin.cli.backends import Access, Backend, opened, simulated
 from twin.cli.crystal import crystal_core
+from twin.cli.page import Page, Watchers, about_run, check_page, fed, paced, page_for
 from twin.control.choose import make_controller, own_sources
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
@@ -56,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     inputs = input_digests(scenario, source)
     warm_up(scenario, trace)
     access = Access(options.act, options.shadow, _budget(options))
-    with opened(options.backend, scenario, root, trace, access) as backend:
+    with page_for(options) as page, opened(options.backend, scenario, root, trace, access) as backend:
         controller = make_controller(scenario, backend.hardware.limits, weights)
         key = _key(scenario, inputs, options.backend)
         with _directory(options, scenario, key) as directory:
@@ -67,7 +68,7 @@ def main(options: argparse.Namespace) -> int:
                 shutil.copyfile(weights, directory.path / rundir.WEIGHTS)
                 scenario = replace(scenario, learn=replace(scenario.learn, checkpoint=rundir.WEIGHTS))
             write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
-            result = _record(options, scenario, backend, controller, directory, trace, inputs)
+            result = _record(options, scenario, backend, controller, directory, trace, inputs, page)
     _report(options, result)
     return INTERRUPTED if result.pop("stopped") else DONE
 
@@ -85,7 +86,7 @@ def _load(options: argparse.Namespace) -> Scenario:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    wrong = []
+    wrong = check_page(options)
     if options.backend != "linux":
         wrong += [f"--{name} goes with --backend linux" for name in ("act", "shadow", "load") if getattr(options, name)]
     if options.backend == "simulated" and options.root is not None:
@@ -214,11 +215,13 @@ def _record(
     directory: rundir.RunDirectory,
     trace: TraceTable | None,
     inputs: tuple[str, str],
+    page: Page | None,
 ) -> dict[str, Any]:
     hardware = backend.hardware
     with (
         logging_to(directory.file(rundir.RUN_LOG)),
         crystal_core(scenario, hardware.limits, directory.path) as core,
+        fed(page, about_run(options, scenario, hardware, directory.path), controller, directory) as feed,
     ):
         recorder = RunRecorder(
             directory.path, scenario, hardware.sensors, hardware.limits, seam_header(scenario, hardware), MOST_TICKS
@@ -230,7 +233,8 @@ def _record(
         try:
             with announced(recorder, scenario.control.period_ms) as told:
                 words = None if core is None else core.crystal
-                loop = Loop(backend.env, hardware, scenario, controller, told, words, core)
+                watchers = Watchers([each for each in (core, feed, paced(options)) if each is not None])
+                loop = Loop(backend.env, hardware, scenario, controller, told, words, watchers or None)
                 ended = _run(options, scenario, backend, trace, loop)
             recorded = recorder.close(ended=True)
         except BaseException as error:
@@ -261,6 +265,8 @@ def _record(
         for name in recorded.missing:
             log.info("%s never had a value: %s", name, backend.missing.get(name, "the machine has none"))
         log.info("%s after %g s, run digest %s", "ended" if ended else "stopped", seconds, digests["run_digest"])
+        if feed is not None:
+            feed.state = "ended" if ended else "stopped"
     return {
         **facts,
         "ticks": recorded.ticks.rows,

@@ -82,3 +82,22 @@ def part_and_time(text: str) -> tuple[float, float]:
     if needed < 1.0:
         raise argparse.ArgumentTypeError(f"{text!r}: a second at least has to be kept, such as 2:600")
     return value, needed
+
+
+def speed(text: str) -> float:
+    """Simulated seconds in a second, 0.1 to 100; infinity for `max`, as many as can be."""
+    try:
+        value = float("inf") if text == "max" else float(text)
+    except ValueError:
+        value = 0.0
+    if text != "max" and not 0.1 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a speed from 0.1 to 100, or max")
+    return value
+
+
+def port(text: str) -> int:
+    """A port that a program may listen at, or 0 for any that is free."""
+    value = whole(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a port from 0 to 65535; 0 takes one that is free")
+    return value

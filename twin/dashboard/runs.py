@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from twin.scenario import Scenario
 
 Value = int | str | None
 Record = Mapping[str, Value]
@@ -18,6 +21,8 @@ KEPT = 300
 """So many of the newest records are kept of a run that is going on, beside a thinned course of the whole."""
 POINTS = 2_000
 """The most points of a course."""
+FORECAST_STEPS = 5
+"""The forecast in the control table is so many of the learner's steps ahead (`twin.learn.forecast.AHEAD`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a run is. `origin` says where its records come from: a loop that runs now, a replay, or stored tables."""
+    """What a run is. `origin` says where its records come from: a loop that runs now, a replay, or stored tables.
+
+    `forecast_ms` is how far ahead of a record its forecasts are, 0 where there are none.
+    """
 
     id: str
     name: str
@@ -57,6 +65,13 @@ class About:
     sensors: tuple[Sensor, ...]
     outputs: tuple[Output, ...]
     columns: tuple[str, ...]
+    forecast_ms: int = 0
+
+
+def forecast_ms(scenario: Scenario) -> int:
+    """How far ahead the forecasts of this scenario's learner are."""
+    learn = scenario.learn
+    return FORECAST_STEPS * learn.predict_every_cycles * scenario.control.period_ms if learn.enabled else 0
 
 
 class Run(Protocol):
@@ -77,6 +92,14 @@ class Run(Protocol):
     @property
     def lost(self) -> int:
         """How many of them were never seen here, because the page was slower than the loop."""
+
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago the newest record came (ms); None before the first, and for a run that is stored."""
+
+    @property
+    def tables(self) -> Path | None:
+        """The folder of its tables, None where there are none, or none yet."""
 
     def history(self, most: int) -> Sequence[Record]:
         """The newest records, at most `most` (1 to KEPT), oldest first."""

@@ -121,6 +121,11 @@ class AnomalyDetector:
         return self._cells.item(SCORE)
 
     @property
+    def error(self) -> float:
+        """The mean squared error with which the last cycle's features came through the bottleneck."""
+        return self._cells.item(ERROR)
+
+    @property
     def alarm(self) -> bool:
         """Whether the last cycle was above the threshold, or missed a signal."""
         return self._cells.item(ALARM) != 0.0

@@ -16,12 +16,12 @@ from twin.learn.checkpoint import Array, CheckpointError, WeightsDigest, load
 from twin.learn.evidence import Evidence, fill_evidence, is_normal
 from twin.learn.facts import CPU_LOAD, FIRST_SENSOR, GPU_POWER, TEMPS, fill_facts, new_facts
 from twin.learn.features import FEATURES, Features, fill_features
-from twin.learn.forecast import CLOCK, FIRST_AHEAD, RUN, STRIDE, TEMPERATURE_MAX, UNKNOWN, Predictor, unexpected
+from twin.learn.forecast import CLOCK, ERROR, FIRST_AHEAD, RUN, STRIDE, TEMPERATURE_MAX, UNKNOWN, Predictor, unexpected
 from twin.learn.network import is_finite
 from twin.learn.policy import Policy
 from twin.learn.quantised import Quantised
 from twin.learn.replay import choose, learn
-from twin.scenario import Scenario
+from twin.scenario import ACTIONS, Scenario
 
 PPM = 1e-6
 NOBODY = -1
@@ -200,6 +200,23 @@ class Brain:
         return tuple(
             [None if row[-1] == UNKNOWN else int(row[-1] * 1_000) for row in self._predictor.forecast.tolist()]
         )
+
+    def insight(self) -> dict[str, dict[str, float | None]]:
+        """What it thinks now, for people: each action's Q-value, and how wrong each part is. Changes nothing.
+
+        `policy`: Huber's error over the newest experience. `eye`: the mean squared error over the features. `forecast`:
+        the mean squared error (square kelvin) of the sensor that is forecast worst, slowly followed.
+        """
+        values = self._policy.q_values(self._state).tolist()
+        memory = self._predictor.operands[1]
+        return {
+            "q_values": dict(zip(ACTIONS, values, strict=True)),
+            "losses": {
+                "policy": self._policy.loss(),
+                "eye": self._detector.error,
+                "forecast": max(memory[:, ERROR].tolist()),
+            },
+        }
 
     def digest(self) -> str:
         """BLAKE2b-256 of all weights, as `WeightsDigest` has it: policy, eye, then the forecast's."""

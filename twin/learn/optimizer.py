@@ -170,6 +170,10 @@ class Optimizer:
             note=self._note,
         )
 
+    def insight(self) -> dict[str, dict[str, float | None]]:
+        """What the learner thinks now (`Brain.insight`). Asking changes nothing, and not asking costs nothing."""
+        return self.brain.insight()
+
     def _to_blame(self, values: Mapping[str, int]) -> bool:
         """Whether the shield changed something that it would have left as it was in the baseline's command."""
         assert self._view is not None

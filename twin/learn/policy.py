@@ -99,9 +99,30 @@ class Policy:
 
     def q_values(self, state: Floats) -> Floats:
         """The Q-values of all five actions, allowed or not; not a number for what is no state. Changes nothing."""
+        return self._values(self.online, state)
+
+    def loss(self) -> float | None:
+        """The error over the newest experience, as training counts it (Huber's); None before the first.
+
+        Changes nothing.
+        """
+        if not self.counters[replay.STORED]:
+            return None
+        width = len(FEATURES)
+        row = self.rows[int(self.counters[replay.POSITION]) - 1]
+        then = self.best_of(self.q_values(row[width : 2 * width]))
+        coming = float(self._values(self.target, row[width : 2 * width])[then])
+        discount = float(self._settings[replay.DISCOUNT])
+        most = 1.0 / (1.0 - discount)
+        reward, goes_on = float(row[2 * width + 1]), float(row[2 * width + 2])
+        wanted = min(most, max(-most, reward + discount * goes_on * coming))
+        error = float(self.q_values(row[:width])[int(row[2 * width])]) - wanted
+        return 0.5 * error * error if abs(error) <= 1.0 else abs(error) - 0.5
+
+    def _values(self, network: Floats, state: Floats) -> Floats:
         if not within(state, 0, len(state), replay.STATE_MAX):
             return np.full(len(ACTIONS), np.nan)
-        self._asked[:] = self.online
+        self._asked[:] = network
         replay.answer(self.shape, self._asked, state, self._uncounted)
         return self._asked[self._outputs : self._outputs + len(ACTIONS)].copy()
 

@@ -30,12 +30,14 @@ WEIGHTS = "weights.checkpoint"
 """The weights that a learner began with, where it did."""
 ADVICE = "advice.jsonl"
 """The layouts that an advisor gave for the run's memory pool."""
+PAGE = "page.link"
+"""How to open the page of a run, while it goes on: with the token, so only its owner may read it."""
 EXPORT = "export"
 """The folder inside a run directory that exports go to by default."""
 REPORT = "report"
 """The folder inside a run directory that its report goes to by default."""
 
-FILES = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST, RUN_LOG, TRACE, TRACE_GZ, WEIGHTS, ADVICE)
+FILES = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST, RUN_LOG, TRACE, TRACE_GZ, WEIGHTS, ADVICE, PAGE)
 """Every file of a run."""
 COMPLETE = (SCENARIO, SEAM_LOG, TICKS, CONTROL, FINGERPRINT, MANIFEST)
 """What a run that ended well has."""

@@ -41,8 +41,8 @@ from twin.record.seamformat import (
 )
 
 __all__ = [
-    "CorruptLogError", "Cycle", "Cycles", "FlippedBit", "LogVersionError", "SeamHeader", "SeamLog", "SeamLogWriter",
-    "cut_torn_tail", "read_seam_log",
+    "CorruptLogError", "Cycle", "Cycles", "FlippedBit", "LogReader", "LogVersionError", "SeamHeader", "SeamLog",
+    "SeamLogWriter", "cut_torn_tail", "read_seam_log",
 ]  # fmt: skip
 
 BUFFER_LIMIT = 64 << 20
@@ -300,7 +300,7 @@ def read_seam_log(path: Path) -> SeamLog:
         data = path.read_bytes()
     except OSError as error:
         raise files.failure(path, "reading the seam log", error) from error
-    return _Reader(path, data).read()
+    return LogReader(path, data).read()
 
 
 def cut_torn_tail(path: Path) -> int:
@@ -319,12 +319,14 @@ def cut_torn_tail(path: Path) -> int:
     return torn
 
 
-class _Reader:
-    """Walks through the bytes of a log, record by record."""
+class LogReader:
+    """Walks through the bytes of a log, record by record; `before` bytes of it lie before `data`."""
 
     def __init__(self, path: Path, data: bytes) -> None:
+        """`read` or `begin` comes first."""
         self.path = path
         self.data = data
+        self.before = 0
         self.offset = START
         self.record = 0
         self.time_ns = 0
@@ -333,6 +335,7 @@ class _Reader:
         self.layout = Layout((), ())
         self.lateness: list[npt.NDArray[np.int64]] = []
         self.ticks = 0
+        self.cycles = 0
         self.spans: list[tuple[int, int]] = []
         self.ticks_before: list[int] = []
         self.last_number = -1
@@ -340,16 +343,12 @@ class _Reader:
 
     def read(self) -> SeamLog:
         """Everything, or an error."""
-        self._check_start()
+        self.begin()
         size = len(self.data)
-        while self.offset < size:
-            end = record_end(self.data, self.offset)
-            if end is None or not intact(self.data, self.offset, end):
-                self._diagnose(end)
-                break
-            self._take(end)
-            self.offset = end
-            self.record += 1
+        while self.step():
+            pass
+        if self.offset < size:
+            self._diagnose(record_end(self.data, self.offset))
         if self.header is None:
             raise self._corrupt("the file ends before its header does", "header")
         lateness = np.concatenate([np.zeros(0, dtype=np.int64), *self.lateness])
@@ -358,12 +357,23 @@ class _Reader:
         torn = size - self.offset
         return SeamLog(self.header, lateness, cycles, self.ticks_before, self.ended, torn, self.last_good)
 
+    def step(self) -> bool:
+        """Take in the record at `offset`; False when no whole one is there. Raises `RecordError` for a wrong one."""
+        end = record_end(self.data, self.offset)
+        if end is None or not intact(self.data, self.offset, end):
+            return False
+        self._take(end)
+        self.offset = end
+        self.record += 1
+        return True
+
     def _corrupt(self, reason: str, kind: str, flipped: FlippedBit | None = None) -> CorruptLogError:
         return CorruptLogError(
-            self.path, reason, self.record, kind, self.time_ns, self.offset, self.last_good, flipped
+            self.path, reason, self.record, kind, self.time_ns, self.before + self.offset, self.last_good, flipped
         )  # fmt: skip
 
-    def _check_start(self) -> None:
+    def begin(self) -> None:
+        """See that a log begins here. Raises `RecordError`."""
         magic = self.data[: len(MAGIC)]
         if magic != MAGIC:
             error = CorruptLogError(self.path, "the file does not begin as a seam log does", kind="start of the file")
@@ -442,6 +452,7 @@ class _Reader:
             raise self._corrupt(f"cycle {number} cannot follow cycle {self.last_number}", "cycle")
         self.last_number = number
         self.time_ns = due_ns
+        self.cycles += 1
         self.spans.append((start, start + len(payload)))
         self.ticks_before.append(self.ticks)
         self.last_good = f"record {self.record} (cycle {number}, at {seconds(due_ns)})"
@@ -450,9 +461,9 @@ class _Reader:
         if len(payload) != COUNTS.size:
             raise self._corrupt(f"an end has {COUNTS.size} bytes, not {len(payload)}", "end")
         counts = COUNTS.unpack(payload)
-        if counts != (self.ticks, len(self.spans)):
+        if counts != (self.ticks, self.cycles):
             raise self._corrupt(
-                f"it counts {counts[0]} ticks and {counts[1]} cycles, the log has {self.ticks} and {len(self.spans)}",
+                f"it counts {counts[0]} ticks and {counts[1]} cycles, the log has {self.ticks} and {self.cycles}",
                 "end",
             )
         self.ended = True
