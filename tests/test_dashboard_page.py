@@ -149,9 +149,8 @@ def assert_shows(seen: Row, record: Row) -> None:
     assert abs(float(seen["hottest"]) * 1_000 - max(worst.values())) <= 50.001
     assert abs(float(seen["headroom"]) * 1_000 - min(LIMITS[name] - worst[name] for name in LIMITS)) <= 50.001
     assert seen["action"] == record["action"]
-    assert seen["reason"] == (
-        f"shield: {record['shield_changed']}" if record["source"] == "shield" else record["reason"]
-    )
+    changed = record["shield_changed"].replace("->", "→")
+    assert seen["reason"] == (f"shield: {changed}" if record["source"] == "shield" else record["reason"])
     assert seen["game_state_code"] == ["menu", "loading", "exploration", "combat"][record["game_state_code"]]
 
 

@@ -12,12 +12,11 @@ import { Transport } from "./transport.js";
 import { RunView } from "./view.js";
 
 /**
- * What costs is a frame, whatever changes in it. So everything is drawn at once, twice a second, and in between only
- * while a record plays; graphs of the panels, at every second time.
+ * What costs is a frame, whatever changes in it. So everything that is seen is drawn at once, every second; while a
+ * record plays, the first row and the first two graphs move four times as often.
  */
 const BEAT_MS = 250;
-const FOLLOW_BEATS = 2;
-const PANEL_BEATS = 4;
+const FOLLOW_BEATS = 4;
 const ALL_BEATS = 20;
 const AROUND_MS = 2_000;
 
@@ -170,7 +169,7 @@ function drawNow(all) {
   shown.views.forEach((view, place) => {
     view.showState(shown.link === "up");
     view.showRecord(now, all || beat % ALL_BEATS === 0, again);
-    view.showGraphs(now, those[1 - place] ?? null, horizonNs, all || beat % PANEL_BEATS === 0, again);
+    view.showGraphs(now, those[1 - place] ?? null, horizonNs, { all: all || beat % FOLLOW_BEATS === 0, first: transport.playing }, again);
   });
   if (!shown.drawn && shown.views.some((view) => view.record)) {
     shown.drawn = true;

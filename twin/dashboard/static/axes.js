@@ -1,6 +1,7 @@
 // Axes whose size does not hang on what stands at them.
 
 import { clock } from "./format.js";
+import { drawLabel } from "./marks.js";
 
 const AXIS_WIDTH = 46;
 
@@ -64,6 +65,18 @@ class Ruler extends Chart.LinearScale {
     this.paddingBottom = 0;
     this.paddingLeft = 0;
     this.paddingRight = 0;
+  }
+
+  drawLabels() {
+    const { ctx: context } = this;
+    const { color } = this.options.ticks;
+    const across = this.isHorizontal();
+    const right = this.options.position === "right";
+    this.ticks.forEach(({ label }, place) => {
+      const at = this.getPixelForTick(place);
+      if (across) drawLabel(context, label, color, at, this.top + 13, "center");
+      else drawLabel(context, label, color, right ? this.left + 8 : this.right - 8, at, right ? "left" : "right");
+    });
   }
 
   _getLabelSizes() {

@@ -1,7 +1,7 @@
 // The first row: what a newcomer reads in ten seconds.
 
 import { el, icon, setAttribute, setClass, setIcon, setShare, setText } from "./dom.js";
-import { MISSING, celsius, gigahertz, known, milliseconds, number, percent, perSecond, watts } from "./format.js";
+import { MISSING, arrows, celsius, gigahertz, known, milliseconds, number, percent, perSecond, watts } from "./format.js";
 import { ACTIONS, GAME_STATES, SOURCES, heatState, whyMissing } from "./words.js";
 
 /** A value with its unit, which says why it is missing where it is. `shows` names what it is for whoever looks for it. */
@@ -184,7 +184,7 @@ export class Cards {
     setText(this.meaning, ACTIONS[record?.action] ?? "");
     const source = SOURCES[record?.source] ?? { words: record?.source || MISSING, tone: "calm", shape: "unknown" };
     this.source.set({ word: source.words, shape: source.shape, tone: source.tone });
-    const why = record?.source === "shield" ? `shield: ${record.shield_changed}` : record?.reason;
+    const why = record?.source === "shield" ? `shield: ${arrows(record.shield_changed)}` : record?.reason;
     setText(this.reason, why || MISSING);
     setAttribute(this.reason, "title", why || null);
     const learns = known(record?.authority_percent);

@@ -92,3 +92,6 @@ export function channel(name) {
   }
   return { words: name.replaceAll("_", " "), value: count };
 }
+
+/** What the shield writes with signs of a keyboard. */
+export const arrows = (text) => text.replaceAll(" -> ", " → ");

@@ -16,6 +16,47 @@ export function readColours() {
     palette[name] = getComputedStyle(probe).color;
   }
   probe.remove();
+  written.clear();
+}
+
+const written = new Map();
+const LABELS_KEPT = 300;
+const LABEL_HEIGHT = 18;
+
+/** A text as a picture: to write costs ten times what it takes to copy what was written before. */
+function picture(text, colour) {
+  const ratio = window.devicePixelRatio;
+  const key = `${ratio} ${colour} ${text}`;
+  let made = written.get(key);
+  if (!made) {
+    if (written.size >= LABELS_KEPT) written.clear();
+    const canvas = document.createElement("canvas");
+    const context = canvas.getContext("2d");
+    const font = `${Chart.defaults.font.size}px ${Chart.defaults.font.family}`;
+    context.font = font;
+    const width = Math.ceil(context.measureText(text).width) + 6;
+    canvas.width = width * ratio;
+    canvas.height = LABEL_HEIGHT * ratio;
+    context.scale(ratio, ratio);
+    context.font = font;
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    context.lineWidth = 3;
+    context.strokeStyle = palette.surface;
+    context.strokeText(text, 3, LABEL_HEIGHT / 2);
+    context.fillStyle = colour;
+    context.fillText(text, 3, LABEL_HEIGHT / 2);
+    made = { canvas, width };
+    written.set(key, made);
+  }
+  return made;
+}
+
+/** Write so that the text begins (`left`), ends (`right`) or has its middle (`center`) at a point. */
+export function drawLabel(context, text, colour, x, y, align) {
+  const { canvas, width } = picture(text, colour);
+  const left = align === "left" ? x - 3 : align === "right" ? x - width + 3 : x - width / 2;
+  context.drawImage(canvas, Math.round(left), Math.round(y - LABEL_HEIGHT / 2), width, LABEL_HEIGHT);
 }
 
 /** One of the eight marks around a point, hollow for what is not measured. */
@@ -65,7 +106,6 @@ export const over = {
     context.beginPath();
     context.rect(area.left, area.top - 6, area.right - area.left, area.bottom - area.top + 6);
     context.clip();
-    context.font = `11px ${Chart.defaults.font.family}`;
     graph.limits.forEach((limit, place) => drawLimit(context, area, scales, limit, place, graph.limits.length));
     chart.data.datasets.forEach((set, place) => {
       if (chart.isDatasetVisible(place)) drawMarks(context, chart.getDatasetMeta(place), set);
@@ -95,16 +135,9 @@ function drawLimit(context, area, scales, { value, colour, words, axis = "y" }, 
   context.lineTo(area.right, y);
   context.stroke();
   context.setLineDash([]);
-  context.fillStyle = palette[colour];
-  context.textAlign = "left";
-  context.textBaseline = "bottom";
   // Limits may lie close to each other, so their words stand side by side.
   const x = area.left + 6 + place * Math.min(130, (area.right - area.left) / many);
-  context.strokeStyle = palette.surface;
-  context.lineWidth = 3;
-  context.lineJoin = "round";
-  context.strokeText(words, x, y - 1);
-  context.fillText(words, x, y - 1);
+  drawLabel(context, words, palette[colour], x, y - 8, "left");
 }
 
 function drawMarks(context, meta, set) {

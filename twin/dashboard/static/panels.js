@@ -3,7 +3,7 @@
 import { Meter, Pill, Value } from "./cards.js";
 import { Portrait, TimeGraph, seen } from "./charts.js";
 import { el, setAttribute, setClass, setText } from "./dom.js";
-import { MISSING, bytes, channel, clock, count, known, micro, number } from "./format.js";
+import { MISSING, arrows, bytes, channel, clock, count, known, micro, number } from "./format.js";
 import { ACTIONS } from "./words.js";
 
 const ONE_Q48 = 65_536;
@@ -131,7 +131,7 @@ export class Shield extends Panel {
       const many = changed.split("; ").length;
       this.state.set({ word: `Changed ${many} ${many > 1 ? "outputs" : "output"}`, shape: "warm", tone: "warn" });
     } else this.state.set({ word: record ? "Passed as asked" : MISSING, shape: record ? "good" : "unknown", tone: "good" });
-    setText(this.reason, failsafe ? record.reason : changed);
+    setText(this.reason, failsafe ? record.reason : arrows(changed));
     for (const { cells, meter, said, least, most } of this.rows) {
       for (const { column, node } of cells) setText(node, said.value(record?.[column]));
       const asked = record?.[cells[0].column];
@@ -152,8 +152,8 @@ export class Shield extends Panel {
     const found = [];
     for (let i = frame.times.length - 1; i >= 0 && frame.times[i] >= firstNs && found.length < 6; i -= 1) {
       if (frame.times[i] > nowNs) continue;
-      const what = sources[i] === "failsafe" ? `Failsafe: ${reasons[i]}` : changes[i];
-      const before = i > 0 ? (sources[i - 1] === "failsafe" ? `Failsafe: ${reasons[i - 1]}` : changes[i - 1]) : "";
+      const what = sources[i] === "failsafe" ? `Failsafe: ${reasons[i]}` : arrows(changes[i] ?? "");
+      const before = i > 0 ? (sources[i - 1] === "failsafe" ? `Failsafe: ${reasons[i - 1]}` : arrows(changes[i - 1] ?? "")) : "";
       if (what && what !== before) found.push([clock(frame.times[i]), what]);
     }
     const key = JSON.stringify(found);

@@ -140,8 +140,8 @@ export class RunView {
     setAttribute(this.root, "data-time", record ? String(record.time_ns) : null);
   }
 
-  /** The graphs that are seen, those of the panels if `all` are due. `other` is the run beside this one, which some of them may draw too. */
-  showGraphs(when, other, horizonNs, all, changed) {
+  /** The graphs that are seen, `all` of them, or only the `first` two, if they are due. `other` is the run beside this one, which some of them may draw too. */
+  showGraphs(when, other, horizonNs, { all, first }, changed) {
     const frame = this.run.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
     const others = other && this.overlaid.size ? other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed) : null;
     const key = [frame.lastNs, frame.times.length, when.firstNs, when.lastNs, when.nowNs, others?.lastNs].join(" ");
@@ -152,7 +152,7 @@ export class RunView {
     this.heartbeat.nothing(heartless);
     this.expect();
     for (const graph of this.graphs) {
-      if (!graph.visible || !(moved || graph.stale) || !(all || graph === this.heat || graph === this.use)) continue;
+      if (!graph.visible || !(moved || graph.stale) || !(all || (first && (graph === this.heat || graph === this.use)))) continue;
       const sources = [{ name: this.run.about.name, frame }];
       if (others && this.overlaid.has(graph)) sources.push({ name: other.about.name, frame: others });
       graph.show(sources, { ...when, horizonNs: graph === this.heat ? horizonNs : 0 });
