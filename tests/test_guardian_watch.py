@@ -15,7 +15,6 @@ from hardware.watch import (
     GIVE_UP_NS,
     LEASE_NS,
     SLOW_NS,
-    SLOW_SHARE,
     VALID_TICKS,
     WRITE_NS,
     Bounds,
@@ -171,7 +170,7 @@ def test_what_answers_slowly_is_used_less_often_and_said() -> None:
     output.took(0, 2 * SECOND)
     assert (output.trouble, output.why) == (Trouble.FAILED, "its files took 2000 ms, and are used less often")
     output.asked = 90
-    rest_ns = 2 * SECOND * SLOW_SHARE
+    rest_ns = 20 * 2 * SECOND
     for now_ns, due in ((rest_ns - 1, False), (rest_ns, True)):
         assert output.look_due(now_ns) is due
         assert (output.due(now_ns, False) == 90) is due
