@@ -69,7 +69,6 @@ class Held:
         self.output = Output("", ())
         """Without files until it was admitted."""
         self.watch: OutputWatch | None = None
-        self.refused = ""
         self.note = ""
         """What its user has to know: it was found in `manual` mode, or what was there is `unseen`."""
         self.slow_ns = 0

@@ -413,8 +413,11 @@ def test_full_cooling_is_taken_back_within_a_look(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "left"), [("fancontrol", {"fan_pwm", "plain_pwm", "state"}), ("thermald", {"clock", "watts"})]
-)
+    ("daemon", "left"),
+    [*((daemon, {"fan_pwm", "plain_pwm", "state"})
+       for daemon in ("fancontrol", "coolercontrold", "fan2go", "thinkfan", "nbfc_service", "afancontrol")),
+     ("thermald", {"clock", "watts"})],
+)  # fmt: skip
 def test_what_another_program_may_have_taken_over_is_left_to_it(root: Path, daemon: str, left: set[str]) -> None:
     before = shown(root)
     with bench(root) as guarded:

@@ -1112,3 +1112,15 @@ def test_an_end_is_seen_before_the_kernel_tells_of_it(root: Path, monkeypatch: p
         os.close(opened)
     mine.close()
     theirs.close()
+
+
+def test_what_was_asked_stays_within_the_limits_of_a_device_that_came_back(root: Path) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+        fan = hello(root)["outputs"][0]
+        for minimum, maximum, inside in ((100, 255, 100), (0, 80, 80)):
+            limits = {"minimum": minimum, "maximum": maximum, "safe": maximum}
+            guarded.mine.send(b"O" + json.dumps({**fan, **limits}).encode())
+            guarded.run(140, values={})
+            assert not guarded.guardian.watch.cool
+            assert shown(root)[FILES["fan_pwm"]] == inside

@@ -15,7 +15,6 @@ from hardware.watch import (
     GIVE_UP_NS,
     LEASE_NS,
     SLOW_NS,
-    SLOW_SHARE,
     VALID_TICKS,
     WRITE_NS,
     Bounds,
@@ -97,6 +96,16 @@ def look(output: OutputWatch, now_ns: int, value: int | None, ours: bool = True,
     output.looked(now_ns, value, ours, rpm, "EIO" if value is None else "")
 
 
+@pytest.mark.parametrize(("bounds", "play"), [(FAN, 15), (Bounds(1_000, 4_000, 2_000, -1, SETTLE_NS), 187)])
+def test_devices_round_by_a_sixteenth_of_their_range(bounds: Bounds, play: int) -> None:
+    middle = (bounds.minimum + bounds.maximum) // 2
+    for away in (-play - 1, -play, play, play + 1):
+        output = in_force(bounds, middle)
+        look(output, SETTLE_NS, middle + away)
+        look(output, 2 * SETTLE_NS, middle + away)
+        assert (output.trouble is Trouble.NONE) is (abs(away) <= play), away
+
+
 def test_what_is_read_may_be_as_old_as_the_device_says() -> None:
     output = in_force(FAN, 80)
     assert not output.look_due(SETTLE_NS - 1)
@@ -171,7 +180,7 @@ def test_what_answers_slowly_is_used_less_often_and_said() -> None:
     output.took(0, 2 * SECOND)
     assert (output.trouble, output.why) == (Trouble.FAILED, "its files took 2000 ms, and are used less often")
     output.asked = 90
-    rest_ns = 2 * SECOND * SLOW_SHARE
+    rest_ns = 20 * 2 * SECOND
     for now_ns, due in ((rest_ns - 1, False), (rest_ns, True)):
         assert output.look_due(now_ns) is due
         assert (output.due(now_ns, False) == 90) is due
