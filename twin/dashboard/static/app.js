@@ -236,8 +236,15 @@ async function start() {
     setText(linkWords, "no token");
     return;
   }
-  picks.run.addEventListener("change", () => choose(picks.run.value, picks.other.value));
-  picks.other.addEventListener("change", () => choose(picks.run.value, picks.other.value));
+  for (const pick of [picks.run, picks.other]) {
+    pick.addEventListener("change", async () => {
+      try {
+        await choose(picks.run.value, picks.other.value);
+      } catch (refused) {
+        notice(`The run cannot be shown: ${refused.message}.`);
+      }
+    });
+  }
   picks.range.addEventListener("change", () => {
     shown.range = picks.range.value;
     draw(true);
