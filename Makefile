@@ -10,7 +10,7 @@ LATER_PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 $(HOME)/.
 LATER := .venv-later
 LATER_STAMP := $(if $(LATER_PYTHON),$(LATER)/.complete)
 
-.PHONY: run test test-drivers test-drivers-killed test-drivers-others test-nightly benchmark goldens machines clean
+.PHONY: run test test-drivers test-drivers-guardian test-drivers-others test-nightly benchmark goldens machines clean
 
 run: $(STAMP)
 	$(VENV)/bin/twin run gaming
@@ -27,13 +27,13 @@ test: $(STAMP) $(LATER_STAMP)
 DRIVERS := $(VENV)/bin/python -m pytest -p no:xdist -s --durations=3
 
 test-drivers: $(STAMP)
-	$(MAKE) --jobs=2 --output-sync=target test-drivers-killed test-drivers-others
+	$(MAKE) --jobs=2 --output-sync=target test-drivers-guardian test-drivers-others
 
-test-drivers-killed: $(STAMP)
-	$(DRIVERS) tests/drivers -k 'struck or killed'
+test-drivers-guardian: $(STAMP)
+	$(DRIVERS) tests/drivers/test_guardian.py
 
 test-drivers-others: $(STAMP)
-	$(DRIVERS) tests/drivers -k 'not (struck or killed)'
+	$(DRIVERS) tests/drivers --ignore=tests/drivers/test_guardian.py
 
 test-nightly: $(STAMP) $(LATER_STAMP)
 	HYPOTHESIS_PROFILE=nightly $(VENV)/bin/python -m pytest -n auto --ignore=tests/drivers

@@ -9,9 +9,9 @@ being watched adds at a percentile is the difference of theirs.
 client is due is every record that is sent while it is there; how many it did not get are counted.
 `slow`: 20 clients that take everything, and 1,000 that try to get in, take nothing, and come again when they are sent
 away; 1,000 more say half a request. What the server's memory grows by, and what the 20 did not get.
-`ticks`: how long after it was due a record is handed over, 250 times a second, to a page that is well, one that two
-processes ask as fast as they can (they have its priority), one that is stopped and one that is killed; second about
-with as many ticks without a page.
+`ticks`: how long after it was due a record is handed over, 500 times a second, to a page that is well, one that two
+processes ask as fast as they can (they have its priority), one that is stopped and one that is killed; in
+turns with as many ticks without a page. As above the least of four turns counts; `of_all` is what all ticks were like.
 Everything goes over 127.0.0.1 and ends by itself. A bare SimPy event is measured in the same process.
 """
 
@@ -61,7 +61,7 @@ AT_MOST = {
 RUNS, CYCLES, PACE_HZ = 5, 300, 50
 CLIENTS, LOAD_SECONDS, PERIOD_SECONDS = 100, 20, 0.1
 SLOW, WELL, SLOW_SECONDS = 1_000, 20, 30
-TURNS, TICKS, TICK_SECONDS, FLOODS = 12, 250, 0.004, 2
+TURNS, TICKS, TICK_SECONDS, FLOODS = 4, 1_000, 0.002, 2
 QUERY = "EIO=4&transport=websocket&token="
 
 
@@ -447,15 +447,17 @@ def ticks(scenario: Scenario) -> dict[str, float]:
     figures: dict[str, float] = {}
 
     def measured(name: str, feed: Feed, busy: Sequence[int] = ()) -> None:
-        late: dict[bool, list[float]] = {False: [], True: []}
+        late: dict[bool, list[list[float]]] = {False: [], True: []}
         for number in range(2 * TURNS):
             watched = number % 2 == 1
             for process in busy:
                 os.kill(process, signal.SIGCONT if watched else signal.SIGSTOP)
-            late[watched] += handed_over(feed if watched else None, cycles)
-        values = [percentile(late[watched], 0.999) for watched in (False, True)]
-        figures[f"ticks_{name}_alone_ms_p999"], figures[f"ticks_{name}_ms_p999"] = values
-        figures[f"ticks_{name}_moves_ms"] = values[1] - values[0]
+            late[watched].append(handed_over(feed if watched else None, cycles))
+        for words, watched in (("alone_", False), ("", True)):
+            whole = [each for turn in late[watched] for each in turn]
+            figures[f"ticks_{name}_{words}ms_p999_of_all"] = percentile(whole, 0.999)
+            figures[f"ticks_{name}_{words}ms_p999"] = percentile(list(map(min, *late[watched])), 0.999)
+        figures[f"ticks_{name}_moves_ms"] = figures[f"ticks_{name}_ms_p999"] - figures[f"ticks_{name}_alone_ms_p999"]
 
     with page(scenario) as (served, feed):
         measured("watched", feed)

@@ -144,6 +144,41 @@ def test_a_run_has_ended_when_nobody_writes_its_directory_any_more(tmp_path: Pat
         assert page.end(signal.SIGINT) == (0, "", "")
 
 
+OWN = """
+from twin.control.view import Decision
+
+class Own:
+    def __init__(self, scenario, limits):
+        self._command = {name: limit.safe for name, limit in limits.items()}
+
+    def decide(self, view):
+        return Decision("conservative", "rules", f"cycle {view.cycle}", self._command)
+"""
+
+
+def test_a_controller_of_ones_own_and_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    arguments = (sys.executable, "-m", "twin", "run", "gaming", "--duration", "1", "--out", "whole", "--quiet")
+    subprocess.run([*arguments, "--set", "control.controller='own:Own'"], check=True)
+    part_of(tmp_path / "whole", tmp_path / "part", 1 << 30)
+    with Dashboard("whole", "part") as page:
+        page.wait_for(lambda: page.runs().get("part", {}).get("state") == "ended")
+        assert records(page, "part") == records(page, "whole")
+        assert records(page, "part")[3]["reason"] == "cycle 3"
+    (tmp_path / "own.py").unlink()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    with Dashboard("whole", "part") as page:
+        page.wait_for(page.children)
+        page.wait_for(lambda: not any(map(is_alive, page.children())))
+        assert list(page.runs()) == ["whole"]
+        status, out, err = page.end(signal.SIGTERM)
+    assert (status, out) == (0, "")
+    assert err.startswith("twin: ")
+    assert "own" in err
+    assert "Traceback" not in err
+
+
 def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

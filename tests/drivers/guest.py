@@ -38,6 +38,8 @@ SAID = Path("/run/controller")
 """What a controller said that could not go on."""
 
 BUS = Path("/sys/bus/i2c/devices/i2c-0")
+TRIED_NS = 20_000_000
+"""So long an output may be on its way back that a guardian tries at its start."""
 _SLAVE_FORCE, _SMBUS, _READ = 0x0706, 0x0720, 1
 
 
@@ -250,13 +252,12 @@ def strike(
     os.kill(controller, number)
     struck_ns = time.monotonic_ns()
     last_ns = unsafe = 0
-    seen_last: set[int] = set()
+    seen_ns: dict[int, int] = {}
     while (since_ns := time.monotonic_ns() - struck_ns) < allowed_ns + 200_000_000:
         now = look(registers)
-        # An output that is just being tried is in manual mode for an instant: what counts is what stays so.
-        seen_now = _unsafe(before, now)
-        stays, seen_last = seen_now & seen_last, seen_now
-        if stays:
+        seen_ns = {place: seen_ns.get(place, since_ns) for place in _unsafe(before, now)}
+        # Before anybody acts an output that is being tried is in manual mode for an instant: what counts is what stays.
+        if any(acted or since_ns - began_ns > TRIED_NS for began_ns in seen_ns.values()):
             last_ns = since_ns
             unsafe += since_ns > allowed_ns
         # Looking takes all that the processor can do. What was given back may only become unsafe again.

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     # Whoever started this process ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A controller of one's own lies in the folder where one works, as for every command.
+    sys.path.append("")
     told = json.loads(arguments[0])
     channel = socket.socket(fileno=int(told["feed"]))
     tables = None if told["tables"] is None else Path(told["tables"])
@@ -104,6 +106,8 @@ def follow(run: Path, channel: socket.socket, names: tuple[str, str, str], table
             raise
         if recorder is not None:
             recorder.close(ended=True)
+        # The replay ends with the run's time, before the log says that it is complete.
+        log.peek()
         while is_written(run):
             # The log has its end; the manifest, which says more, comes a moment later.
             pause()
