@@ -23,7 +23,7 @@ const AROUND_MS = 2_000;
 const at = (id) => document.getElementById(id);
 const picks = { run: at("run-pick"), other: at("other-pick"), range: at("range-pick") };
 const runs = new Map();
-const shown = { views: [], link: "down", range: null, drawn: false };
+const shown = { views: [], link: "new", range: null, drawn: false };
 const linkShape = icon("unlinked");
 const linkWords = el("span", "", {}, "connecting");
 at("link").append(linkShape, linkWords);
@@ -167,7 +167,7 @@ function drawNow(all) {
   // One time axis for all.
   const horizonNs = Math.max(...shown.views.map((view) => view.horizonNs(now)));
   shown.views.forEach((view, place) => {
-    view.showState(shown.link === "up");
+    view.showState(shown.link === "up" || shown.link === "new");
     view.showRecord(now, all || beat % ALL_BEATS === 0, again);
     view.showGraphs(now, those[1 - place] ?? null, horizonNs, { all: all || beat % FOLLOW_BEATS === 0, first: transport.playing }, again);
   });
@@ -236,8 +236,15 @@ async function start() {
     setText(linkWords, "no token");
     return;
   }
-  picks.run.addEventListener("change", () => choose(picks.run.value, picks.other.value));
-  picks.other.addEventListener("change", () => choose(picks.run.value, picks.other.value));
+  for (const pick of [picks.run, picks.other]) {
+    pick.addEventListener("change", async () => {
+      try {
+        await choose(picks.run.value, picks.other.value);
+      } catch (refused) {
+        notice(`The run cannot be shown: ${refused.message}.`);
+      }
+    });
+  }
   picks.range.addEventListener("change", () => {
     shown.range = picks.range.value;
     draw(true);

@@ -13,6 +13,8 @@ import { ORIGINS, STATES } from "./words.js";
 const STALE_PERIODS = 20;
 const STALE_MS = 2_000;
 
+const UNHEARD = { word: "Running when last heard of", shape: "unknown", tone: "warn" };
+
 const share = (name) => (frame) => frame.column(name).map((value) => (known(value) ? value / 1e4 : null));
 const degrees = (name) => (frame) => frame.column(name).map((value) => (known(value) ? value / 1e3 : null));
 const said = (digits, unit) => (value) => (known(value) ? `${number(value, digits)} ${unit}` : MISSING);
@@ -99,7 +101,8 @@ export class RunView {
   showState(linkUp) {
     const { run } = this;
     const { about } = run;
-    const state = STATES[about.state] ?? { word: about.state, shape: "unknown", tone: "warn" };
+    const unheard = run.goesOn && !linkUp;
+    const state = unheard ? UNHEARD : (STATES[about.state] ?? { ...UNHEARD, word: about.state });
     this.state.set(state);
     setText(this.title, about.name);
     setText(this.origin, `${ORIGINS[about.origin] ?? about.origin}, ${about.backend}`);
