@@ -23,7 +23,7 @@ from twin.kernels import Integers
 from twin.loader import checkpoint_path, parse
 from twin.loop import Loop
 from twin.record.files import read_json
-from twin.record.recorder import RunRecorder
+from twin.record.recorder import Nowhere, RunRecorder
 from twin.record.rundir import MANIFEST, SCENARIO, SEAM_LOG
 from twin.record.seamfollow import PAUSE_SECONDS, SeamFollower, is_written
 from twin.scenario import Recording
@@ -99,7 +99,7 @@ def follow(run: Path, channel: socket.socket, names: tuple[str, str, str], table
         recorder = None if tables is None else RunRecorder(tables, scenario, header.channels, limits, None)
         env = VirtualEnvironment(FollowedLateness(log))
         try:
-            Loop(env, hardware, scenario, controller, recorder or _Nowhere(), None, _Watched(feed)).run()
+            Loop(env, hardware, scenario, controller, recorder or Nowhere(), None, _Watched(feed)).run()
         except BaseException:
             if recorder is not None:
                 recorder.abandon()
@@ -126,16 +126,6 @@ class _Watched:
         self._feed.cycle(cycle, tick)
         if self._feed.over:
             raise SystemExit(DONE)
-
-
-class _Nowhere:
-    """A recorder that keeps nothing."""
-
-    def ticks(self, captured: Integers) -> None:
-        """Not kept."""
-
-    def cycle(self, cycle: Cycle) -> None:
-        """Not kept."""
 
 
 def _cycles(log: SeamFollower) -> Iterator[RecordedCycle]:

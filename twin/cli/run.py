@@ -24,11 +24,9 @@ from twin.cli.backends import Access, Backend, opened, simulated
 from twin.cli.crystal import crystal_core
 from twin.cli.page import Page, Watchers, about_run, check_page, fed, paced, page_for
 from twin.control.choose import make_controller, own_sources
-from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.fingerprint.run import MOST_TICKS, run_fingerprint
 from twin.fingerprint.run import warm_up as warm_up_fingerprint
-from twin.kernels import Integers
 from twin.loader import ScenarioError, canonical, checkpoint_path, find, input_digests, load, to_toml, trace_path
 from twin.loop import Loop
 from twin.machines import load_machine
@@ -36,7 +34,7 @@ from twin.record import rundir
 from twin.record.digest import run_digest
 from twin.record.files import RecordInputError, make_folder, write_atomic, write_json
 from twin.record.logs import logging_to
-from twin.record.recorder import Recorded, RunRecorder
+from twin.record.recorder import Nowhere, Recorded, RunRecorder
 from twin.record.seamformat import SeamHeader
 from twin.scenario import Scenario
 from twin.service import announced
@@ -152,16 +150,6 @@ def with_trace_file(scenario: Scenario, name: str) -> Scenario:
     return replace(scenario, workload=replace(scenario.workload, trace=trace))
 
 
-class _Nowhere:
-    """A recorder that keeps nothing."""
-
-    def ticks(self, captured: Integers) -> None:
-        """Not kept."""
-
-    def cycle(self, cycle: Cycle) -> None:
-        """Not kept."""
-
-
 def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
     """Run a moment of the scenario without recording: every kernel is compiled and imported before time matters."""
     import pyarrow.parquet  # noqa: F401
@@ -174,7 +162,7 @@ def warm_up(scenario: Scenario, trace: TraceTable | None) -> None:
     )
     backend = simulated(moment, trace)
     controller = make_controller(moment, backend.hardware.limits)
-    Loop(backend.env, backend.hardware, moment, controller, _Nowhere()).run()
+    Loop(backend.env, backend.hardware, moment, controller, Nowhere()).run()
     warm_up_fingerprint()
 
 

@@ -247,6 +247,16 @@ class RunRecorder:
                 self._log.close(ended=False)
 
 
+class Nowhere:
+    """A recorder that keeps nothing."""
+
+    def ticks(self, captured: Integers) -> None:
+        """Not kept."""
+
+    def cycle(self, cycle: Cycle) -> None:
+        """Not kept."""
+
+
 def _integer(value: object) -> int | None:
     """What a controller asked for, where the table can hold it."""
     return value if type(value) is int and -(1 << 63) <= value < (1 << 63) else None
