@@ -326,6 +326,9 @@ class GuardedHands:
         while self._channel is not None and self._news.poll(0):
             try:
                 message = self._packet[: self._channel.recv_into(self._packet)].tobytes()
+            except ConnectionResetError:
+                # It has ended without hearing everything; what it has said before is still to come, and then the end.
+                continue
             except OSError as error:
                 self._lose(error.strerror or type(error).__name__)
                 return
