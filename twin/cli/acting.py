@@ -183,7 +183,7 @@ class Unlike:
         """Outputs that are not acted on, which was said; one that is after all is as any other from then on."""
         self._cycles = self._off = self._restarts = 0
         self._worst = State.NORMAL
-        self._now: object = State.NORMAL, ()
+        self._now: object = State.NORMAL, "", ""
         self._first: dict[object, str] = {}
         self._again: dict[object, int] = {}
 
