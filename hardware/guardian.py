@@ -249,8 +249,8 @@ class Guardian:
             replayed = restore.replay(self._root, self._journal)
             if replayed["cut"]:
                 raise restore.RefusedError(
-                    f"{self._journal.path}: {replayed['cut']}; what it says was given back. Run "
-                    "twin restore, then look at the modes and values of all outputs"
+                    f"{self._journal.path}: {replayed['cut']}; what it says was given back. Look at the modes and "
+                    "values of all outputs, then run twin restore --forget journal"
                 )
             for name in restore.daemons(self._root).values() if outputs else ():
                 raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
@@ -306,7 +306,7 @@ class Guardian:
         held.admit(self._root, table, {key: raw for _entry, known in left for key, raw in known.items()})
         if not held.refused:
             taken = {place(cell) for cell in held.output.cells}
-            self._left = [entry for entry, known in left if not taken.issuperset(known)]
+            self._left = [entry for entry, known in left if not known or not taken.issuperset(known)]
 
     def _write_journal(self, changed: bool = True) -> None:
         if changed:

@@ -161,13 +161,13 @@ def give_all_back(held: Sequence[tuple[Output, dict[str, Any]]], rehearsal: bool
     return [why or next(late) for _before, why in done]
 
 
-def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collection[str] = ()) -> dict[str, Any]:
+def replay(root: Root, journal: Journal, forget: Collection[str] = ()) -> dict[str, Any]:
     """Give back what a journal that lies there says, the last first; nobody else may be acting.
 
     Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
-    What could not be given back stays in the journal, also where the device is gone, unless its name is one to
-    `forget`, and so does what is left to another program; a journal that was cut stays as it is, but for who was told
-    so `by_hand`. Raises `JournalError`.
+    What could not be given back stays in the journal, also where the device is gone or the record cannot be used (its
+    library may come back), unless its name is one to `forget`, and so does what is left to another program; a journal
+    that was cut stays as it is, unless `journal` is one to forget. Raises `JournalError`.
     """
     found = journal.read()
     entries, cut = found or ([], "")
@@ -180,7 +180,9 @@ def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collecti
         try:
             output = recorded(root, entry)
         except ValueError as error:
-            unrestored.append((str(entry.get("name")), f"the journal's record cannot be used: {error}"))
+            name = str(entry.get("name"))
+            unrestored.append((name, f"the journal's record cannot be used: {error}"))
+            left += [entry] if name not in forget else []
             continue
         if output.cooler in busy:
             # It may have been taken over, and then is not ours to change.
@@ -194,7 +196,7 @@ def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collecti
             left += [entry] if entry["name"] not in forget else []
         else:
             restored.append(entry["name"])
-    if found is not None and (by_hand or not cut):
+    if found is not None and (not cut or "journal" in forget):
         journal.keep([entry for entry in entries if entry in left])
     return {"found": found is not None, "restored": restored, "unrestored": unrestored, "cut": cut}
 
@@ -215,8 +217,11 @@ def recorded(root: Root, entry: dict[str, Any]) -> Output:
 
 
 def places(root: Root, entry: dict[str, Any]) -> dict[Place, int | None]:
-    """The originals of a journal's record that can be used, by place."""
-    return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
+    """The originals of a journal's record, by place; none of one that cannot be used."""
+    try:
+        return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
+    except ValueError:
+        return {}
 
 
 def restore(root: Root, forget: Collection[str] = ()) -> dict[str, Any]:
@@ -227,6 +232,6 @@ def restore(root: Root, forget: Collection[str] = ()) -> dict[str, Any]:
         return {"found": False, "restored": [], "unrestored": [], "cut": ""}
     leased = lease(folder)
     try:
-        return replay(root, journal, by_hand=True, forget=forget)
+        return replay(root, journal, forget)
     finally:
         leave(leased)

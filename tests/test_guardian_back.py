@@ -446,7 +446,7 @@ def test_what_is_gone_for_good_is_let_go_of_by_name(root: Path, files: Files) ->
         assert guarded.guardian.end() == 1
         made = Journal(str(root / FOLDER))
         assert {entry["name"] for entry in journal(root) or ()} == {"state", "watts"}
-        done = replay(Root(root), made, by_hand=True, forget=["watts", "fan_pwm"])
+        done = replay(Root(root), made, forget=["watts", "fan_pwm"])
         assert {name for name, _why in done["unrestored"]} == {"state", "watts"}
         assert [entry["name"] for entry in journal(root) or ()] == ["state"]
 
