@@ -8,6 +8,7 @@ its folder after it: whoever finds it finds all of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -46,17 +47,16 @@ class Journal:
         except FileNotFoundError:
             return None
         except OSError as error:
-            mend = "; it is a symbolic link; remove it, then twin restore" if os.path.islink(self.path) else ""
+            mend = "; it is a symbolic link; remove it, then twin restore" if error.errno == errno.ELOOP else ""
             raise JournalError(f"{self.path}: cannot be read: {error.strerror}{mend}") from error
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise JournalError(f"{self.path}: is {'a directory' if stat.S_ISDIR(status.st_mode) else 'no file'}; "
-                                   "look at the modes and values of all outputs, then remove it")  # fmt: skip
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                raise JournalError(f"{self.path}: belongs to user {status.st_uid} or may be written by others, and is "
-                                   f"not believed; a file that is user {os.geteuid()}'s alone is needed. Look what it "
-                                   "says, then remove it")  # fmt: skip
+            kind = stat.S_IFMT(status.st_mode)
+            if kind != stat.S_IFREG or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                what = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory"}.get(kind, "none")
+                raise JournalError(f"{self.path}: is {what} of user {status.st_uid}, mode {status.st_mode & 0o777:o}, "
+                                   f"and not believed; a file that is user {os.geteuid()}'s alone is needed. Look what "
+                                   "it says and at the modes and values of all outputs, then remove it")  # fmt: skip
             data = b""
             while piece := os.read(descriptor, MOST_BYTES - len(data)):
                 data += piece
@@ -89,9 +89,17 @@ class Journal:
             raise JournalError(f"{self.path}: cannot be written: {error.strerror}; nothing may be changed without it; "
                                f"make {self.folder} writable and see that there is room in it") from error  # fmt: skip
 
-    def keep(self, records: list[dict[str, Any]]) -> None:
-        """`write`, or `remove` when there are none. Raises OSError and `JournalError`."""
-        return self.write(records) if records else self.remove()
+    def settle(self, records: list[dict[str, Any]]) -> None:
+        """`write`, or `remove` when there are none and no room for that. Raises OSError and `JournalError`.
+
+        One without records says that everything was given back, and one that is not there says nothing.
+        """
+        try:
+            self.write(records)
+        except JournalError:
+            if records:
+                raise
+            self.remove()
 
     def remove(self) -> None:
         """Everything has been given back. Raises OSError."""

@@ -123,24 +123,24 @@ def test_what_others_may_have_written_is_refused(journal: Journal, monkeypatch: 
     journal.write(RECORDS)
     path = Path(journal.path)
     path.chmod(0o622)
-    with pytest.raises(JournalError, match="may be written by others"):
+    with pytest.raises(JournalError, match=r"is a file of user .*, mode 622, and not believed"):
         journal.read()
     path.chmod(0o600)
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-    with pytest.raises(JournalError, match="belongs to user"):
+    with pytest.raises(JournalError, match=r"user 1?[0-9]+'s alone"):
         journal.read()
     monkeypatch.undo()
     path.rename(path.with_name("elsewhere"))
     path.symlink_to(path.with_name("elsewhere"))
-    with pytest.raises(JournalError, match="cannot be read: .* it is a symbolic link; remove it, then twin restore"):
+    with pytest.raises(JournalError, match=r"cannot be read: .* it is a symbolic link; remove it, then twin restore"):
         journal.read()
     path.unlink()
     path.mkdir(mode=0o700)
-    with pytest.raises(JournalError, match="is a directory; look at the modes and values of all outputs, then remove"):
+    with pytest.raises(JournalError, match=r"is a directory of user .* and not believed; .* then remove it"):
         journal.read()
     path.rmdir()
     os.mkfifo(path, 0o600)
-    with pytest.raises(JournalError, match="is no file; look"):
+    with pytest.raises(JournalError, match="is none of user"):
         journal.read()
 
 
@@ -154,7 +154,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_old_one(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, fails)
-    with pytest.raises(JournalError, match="No space left on device; nothing may be changed without it; make .*room"):
+    with pytest.raises(JournalError, match=r"No space left on device; nothing may be changed without it; make .*room"):
         journal.write(RECORDS)
     monkeypatch.undo()
     assert journal.read() == (RECORDS[:1], "")

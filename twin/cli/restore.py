@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hardware.by_hand import restore
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.sysfs import Root
-from hardware.restore import RefusedError, restore
+from hardware.restore import RefusedError
 from twin.cli import ANSWER_IS_NO, DONE, InputError, output
 
 MEND = "; it is kept: look at the modes and values of all outputs, then run twin restore --forget journal"
