@@ -151,8 +151,11 @@ class Held:
                     break
         return why
 
-    def look(self, now_ns: int) -> None:
-        """Read back what is in force, and tell the watch. Of several files the one that cools least counts."""
+    def look(self, now_ns: int, before: bool = False) -> bool:
+        """Read back what is in force, and tell the watch. Of several files the one that cools least counts.
+
+        Just `before` it is written over: whether it may be.
+        """
         assert self.watch is not None
         written, bounds = self.watch.written, self.watch.bounds
         values: list[int] = []
@@ -174,8 +177,11 @@ class Held:
             else:
                 values.append(written if written is not None and value == lane.inside(written) else value)
         shown = None if why else min(values) if bounds.cooler > 0 else max(values)
+        if before:
+            return self.watch.found(now_ns, shown, ours)
         rpm = None if self.output.tach is None else self.output.tach.read().value
         self.watch.looked(now_ns, shown, ours, rpm, why)
+        return True
 
 
 class Guardian:
@@ -257,10 +263,9 @@ class Guardian:
                 lost = [output for output in acted if output.get("name") not in known]
                 self._replayed["unrestored"] += restore.cool(self._root, lost)
         if self._replayed["cut"]:
-            raise restore.RefusedError(
-                f"{self._journal.path}: {self._replayed['cut']}; what it says was given back. Look at the modes and "
-                "values of all outputs, then run twin restore --forget journal"
-            )
+            raise restore.RefusedError(f"{self._journal.path}: {self._replayed['cut']}; what it says was given back. "
+                                       "Look at the modes and values of all outputs, then run twin restore --forget "
+                                       "journal")  # fmt: skip
         for name in daemons(self._root).values() if outputs else ():
             raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
         self._left = (self._journal.read() or ([], ""))[0]
@@ -274,10 +279,8 @@ class Guardian:
         restore.mark(self._leased)
         self._due_ns = self._now_ns() + BEAT_NS
         notes = {held.name: held.note for held in self.held if held.note and not held.refused}
-        told.tell(
-            self._channel,
-            {"ready": True, "replayed": self._replayed, "had": had, "refused": told.refused(self.held), "notes": notes},
-        )
+        told.tell(self._channel, {"ready": True, "replayed": self._replayed, "had": had,
+                                  "refused": told.refused(self.held), "notes": notes})  # fmt: skip
 
     def _rehearse(self) -> None:
         """See of every output that it can be given back. What cannot, is refused."""
@@ -358,7 +361,7 @@ class Guardian:
         began_ns = self._now_ns()
         try:
             with bounded(restore.GIVE_BACK_SECONDS):
-                if raw is not None:
+                if raw is not None and (self.watch.cool or watch.written is None or held.look(began_ns, before=True)):
                     why = held.write(raw)
                     watch.wrote(self._now_ns(), raw, why)
                 if watch.look_due(self._now_ns()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import operator
 import os
 import stat
 import struct
@@ -23,6 +24,8 @@ NAME = "journal"
 MAGIC = b"pulsetwin journal 2\n"
 MOST_BYTES = 8 << 20
 _COUNT, _HEAD = struct.Struct("<I"), struct.Struct("<II")
+_SEEN = operator.attrgetter("st_dev", "st_ino", "st_size", "st_ctime_ns")
+"""What changes with any change of a file."""
 
 
 class JournalError(ValueError):
@@ -35,7 +38,7 @@ class Journal:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.path = f"{folder}/{NAME}"
-        self._known: tuple[int, ...] | None = None
+        self._known: Any = None
 
     def read(self) -> tuple[list[dict[str, Any]], str] | None:
         """The records, and in words what had to be cut off; None when there is no journal.
@@ -83,7 +86,7 @@ class Journal:
                     raise OSError(0, "only a part of it was taken")
                 os.fsync(file.fileno())
             os.replace(new, self.path)  # noqa: PTH105
-            self._known = self._seen()
+            self._known = _SEEN(os.lstat(self.path))
             self._sync()
         except OSError as error:
             raise JournalError(f"{self.path}: cannot be written: {error.strerror}; nothing may be changed without it; "
@@ -105,20 +108,13 @@ class Journal:
         """Everything has been given back. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # noqa: PTH108
-            self._known = None
             self._sync()
 
-    def _seen(self) -> tuple[int, ...] | None:
-        """What changes with any change of the file; None without one. Raises OSError."""
-        try:
-            status = os.lstat(self.path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
-
     def intact(self) -> bool:
-        """Whether the file is as it was last written here, or gone as it was removed. Raises OSError."""
-        return self._seen() == self._known
+        """Whether the file is as it was last written here. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            return bool(_SEEN(os.lstat(self.path)) == self._known)
+        return False
 
     def _sync(self) -> None:
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

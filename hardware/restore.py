@@ -11,8 +11,9 @@ from typing import Any
 
 from hardware.bounded import bounded
 from hardware.journal import Journal
+from hardware.linux.cells import Cell
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
-from hardware.linux.sysfs import Cell, FileCell, Root
+from hardware.linux.sysfs import FileCell, Root
 from hardware.programs import daemons
 
 LEASE = "lease"

@@ -96,7 +96,7 @@ def test_what_is_no_object_is_not_used(journal: Journal) -> None:
 
 
 def test_a_change_of_the_file_is_seen(journal: Journal) -> None:
-    assert journal.intact()
+    assert not journal.intact()
     journal.write(RECORDS)
     path = Path(journal.path)
     assert journal.intact()
@@ -108,7 +108,7 @@ def test_a_change_of_the_file_is_seen(journal: Journal) -> None:
     os.truncate(path, 20)
     assert not journal.intact()
     journal.remove()
-    assert journal.intact()
+    assert not journal.intact()
     path.mkdir()
     assert not journal.intact()
 

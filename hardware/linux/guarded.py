@@ -21,9 +21,10 @@ from typing import Any
 
 from hardware.guardian import LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
+from hardware.linux.cells import Readable
 from hardware.linux.hands import Asked
 from hardware.linux.output import Output
-from hardware.linux.sysfs import FileCell, Outcome, Readable
+from hardware.linux.sysfs import FileCell, Outcome
 from hardware.told import ANSWER, ANSWER_EVERY
 from hardware.watch import LEASE_NS
 
