@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hardware import death, restore, told
+from hardware import death, messages, restore, told
 from hardware.beats import Beats, privileged
 from hardware.bounded import OverTimeError, bounded
 from hardware.journal import FOLDER, Journal, JournalError
@@ -32,7 +32,7 @@ from hardware.linux.output import MOST, Output, Place, checked, integer, place, 
 from hardware.linux.sysfs import FileCell, Root
 from hardware.programs import daemons
 from hardware.status import Status
-from hardware.watch import LEASE_NS, Bounds, OutputWatch, State, Trouble, Watch
+from hardware.watch import LEASE_NS, Bounds, OutputWatch, Trouble, Watch
 
 BEAT_NS = 10_000_000
 """So often messages are taken in and everything is looked after."""
@@ -93,8 +93,7 @@ class Held:
                     raise ValueError(f"{root.where(cell.path)} is not below sys, or leads elsewhere")
             for lane in output.lanes:
                 if lane.high < minimum or lane.low > maximum:
-                    raise ValueError(f"{lane.value.where} takes {lane.low} to {lane.high}, and asked are "
-                                     f"{minimum} to {maximum}; the machine of the scenario is another one")  # fmt: skip
+                    raise ValueError(messages.other_limits(lane.value.where, lane[1:3], (minimum, maximum)))
             present = output.originals()
             if isinstance(present, str):
                 if not self.touched:
@@ -258,14 +257,12 @@ class Guardian:
             self._replayed = restore.replay(self._root, self._journal)
         finally:
             # A journal that is whole says all of it. Whoever else has the lease does not know what was acted on here.
-            known = {*self._replayed["restored"], *(name for name, _why in self._replayed["unrestored"])}
             if self._replayed["cut"] or not self._replayed["found"]:
+                known = {*self._replayed["restored"], *dict(self._replayed["unrestored"])}
                 lost = [output for output in acted if output.get("name") not in known]
                 self._replayed["unrestored"] += restore.cool(self._root, lost)
         if self._replayed["cut"]:
-            raise restore.RefusedError(f"{self._journal.path}: {self._replayed['cut']}; what it says was given back. "
-                                       "Look at the modes and values of all outputs, then run twin restore --forget "
-                                       "journal")  # fmt: skip
+            raise restore.RefusedError(messages.torn(self._journal.path, self._replayed["cut"]))
         for name in daemons(self._root).values() if outputs else ():
             raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
         self._left = (self._journal.read() or ([], ""))[0]
@@ -276,7 +273,7 @@ class Guardian:
         self._rehearse()
         self.watch.outputs = [held.watch for held in self.held]
         had = privileged()
-        restore.mark(self._leased)
+        messages.mark(self._leased)
         self._due_ns = self._now_ns() + BEAT_NS
         notes = {held.name: held.note for held in self.held if held.note and not held.refused}
         told.tell(self._channel, {"ready": True, "replayed": self._replayed, "had": had,
@@ -296,7 +293,7 @@ class Guardian:
 
         Returns 0 when all of it was, else 1.
         """
-        restore.mark(self._leased, b"busy")
+        messages.mark(self._leased, b"busy")
         held = sorted((each for each in self.held[::-1] if each.touched), key=lambda each: each.slow_ns)
         whys = restore.give_all_back([(each.output, each.entry) for each in held])
         kept = {each.name: why for each, why in zip(held, whys, strict=True) if why}
@@ -309,8 +306,7 @@ class Guardian:
             self._journal.settle(left)
         except (OSError, ValueError) as error:
             unrestored.append(("journal", str(error)))
-        told.tell(self._channel, {"final": True, "state": (State.ALARM if unrestored else State.RESTORE).name,
-                    "why": self.watch.ended, "unrestored": unrestored, **self.beats.told()})  # fmt: skip
+        told.final(self._channel, self.watch.ended, unrestored, self.beats.told())
         # Only now that it was said that everything was given back, nothing need say so.
         with contextlib.suppress(OSError):
             if not unrestored and not left:

@@ -8,7 +8,6 @@ its folder after it: whoever finds it finds all of it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import operator
 import os
@@ -17,6 +16,8 @@ import struct
 import zlib
 from collections.abc import Iterable
 from typing import Any
+
+from hardware import messages
 
 FOLDER = "run/pulsetwin"
 """Where, below the root, it lies, with the lease of the machine."""
@@ -50,24 +51,18 @@ class Journal:
         except FileNotFoundError:
             return None
         except OSError as error:
-            mend = "; it is a symbolic link; remove it, then twin restore" if error.errno == errno.ELOOP else ""
-            raise JournalError(f"{self.path}: cannot be read: {error.strerror}{mend}") from error
+            raise JournalError(messages.not_read(self.path, error)) from error
         try:
             status = os.fstat(descriptor)
-            kind = stat.S_IFMT(status.st_mode)
-            if kind != stat.S_IFREG or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                what = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory"}.get(kind, "none")
-                raise JournalError(f"{self.path}: is {what} of user {status.st_uid}, mode {status.st_mode & 0o777:o}, "
-                                   f"and not believed; a file that is user {os.geteuid()}'s alone is needed. Look what "
-                                   "it says and at the modes and values of all outputs, then remove it")  # fmt: skip
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                raise JournalError(messages.not_believed(self.path, status))
             data = b""
             while piece := os.read(descriptor, MOST_BYTES - len(data)):
                 data += piece
         finally:
             os.close(descriptor)
         if not (data.startswith(MAGIC) or MAGIC.startswith(data)):
-            raise JournalError(f"{self.path}: begins with {data[:24]!r}, not with {MAGIC!r}; the version that wrote "
-                               "it can restore it")  # fmt: skip
+            raise JournalError(messages.other_version(self.path, data, MAGIC))
         return _records(data)
 
     def write(self, records: Iterable[dict[str, Any]]) -> None:
@@ -80,8 +75,8 @@ class Journal:
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(new)  # noqa: PTH108
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with os.fdopen(os.open(new, flags, 0o600), "wb", buffering=0) as file:
+            opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(opened, "wb", buffering=0) as file:
                 if file.write(data) != len(data):
                     raise OSError(0, "only a part of it was taken")
                 os.fsync(file.fileno())
@@ -89,8 +84,7 @@ class Journal:
             self._known = _SEEN(os.lstat(self.path))
             self._sync()
         except OSError as error:
-            raise JournalError(f"{self.path}: cannot be written: {error.strerror}; nothing may be changed without it; "
-                               f"make {self.folder} writable and see that there is room in it") from error  # fmt: skip
+            raise JournalError(messages.not_written(self.path, error)) from error
 
     def settle(self, records: list[dict[str, Any]]) -> None:
         """`write`, or `remove` when there are none and no room for that. Raises OSError and `JournalError`.

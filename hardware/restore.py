@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from hardware import messages
 from hardware.bounded import bounded
 from hardware.journal import Journal
 from hardware.linux.cells import Cell
@@ -32,10 +33,8 @@ class RefusedError(ValueError):
 
 def own(folder: str) -> None:
     """Raises `RefusedError` where others may take away what lies in the folder, and OSError."""
-    status = os.stat(folder)  # noqa: PTH116
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise RefusedError(f"{folder}: user {status.st_uid}, mode {status.st_mode & 0o777:o}: others could "
-                           "take the lease away; make it root's or your own, mode 755")  # fmt: skip
+    if (status := os.stat(folder)).st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise RefusedError(messages.not_own(folder, status))
 
 
 def lease(folder: str) -> int:
@@ -48,14 +47,12 @@ def lease(folder: str) -> int:
             own(folder)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            mend = f"make {folder} a folder in which root can write, without links, and with room" \
-                if os.geteuid() == 0 else f"run as root, or make {folder} writable for this user"  # fmt: skip
-            raise RefusedError(f"{path}: {error.strerror}; {mend}") from error
+            raise RefusedError(messages.no_lease(path, error)) from error
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have gone, or another one have come, since it was opened.
             if holds(descriptor, folder):
-                mark(descriptor, b"busy")
+                messages.mark(descriptor, b"busy")
                 return descriptor
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").split()
         os.close(descriptor)
@@ -71,13 +68,6 @@ def holds(leased: int, folder: str) -> bool:
         return os.path.samestat(os.fstat(leased), os.lstat(f"{folder}/{LEASE}"))
     except OSError:
         return False
-
-
-def mark(leased: int, word: bytes = b"") -> None:
-    """Tell whoever waits for the lease whether it is worth while: `busy` passes, and nothing is who acts."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(leased, 0)
-        os.pwrite(leased, b"%d %s" % (os.getpid(), word), 0)
 
 
 def leave(leased: int) -> None:
@@ -191,8 +181,7 @@ def cool(root: Root, acted: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
                 why = rebuilt(root, table.get("output"), library).cool(integer(table, "safe", -MOST, MOST))
         except Exception as error:  # whatever it is, the others have their turn
             why = str(error)
-        became = f"could not be cooled fully: {why}" if why else "was cooled fully, and stays so"
-        said.append((str(table.get("name")), f"what it was before is not known any more; it {became}"))
+        said.append((str(table.get("name")), messages.lost(why)))
     return said
 
 

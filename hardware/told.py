@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hardware.watch import State
+
 if TYPE_CHECKING:
     from hardware.guardian import Held
     from hardware.watch import Watch
@@ -32,6 +34,12 @@ def tell(channel: socket.socket, message: dict[str, Any]) -> bool:
     except OSError:
         return False
     return True
+
+
+def final(channel: socket.socket, why: str, unrestored: list[tuple[str, str]], beats: dict[str, Any]) -> None:
+    """What became of everything at the end."""
+    state = (State.ALARM if unrestored else State.RESTORE).name
+    tell(channel, {"final": True, "state": state, "why": why, "unrestored": unrestored, **beats})
 
 
 def refused(held: Iterable[Held]) -> dict[str, str]:

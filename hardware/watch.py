@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from hardware import messages
 from hardware.fan import FanWatch
 
 LEASE_NS = 350_000_000
@@ -207,8 +208,7 @@ class OutputWatch:
         if shown is None:
             self.note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
             return
-        who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
-        said = f"{who}, which cools less" if less else f"{who}, and is left to it"
+        said = messages.foreign(shown, raws[-1], ours, less)
         self.note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
         again_ns = now_ns if less else now_ns + FIGHT_NS
         if self._fought_ns is not None:

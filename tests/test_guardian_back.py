@@ -15,6 +15,7 @@ from hardware_fakes import put
 from test_guardian_turns import Files, complaints, journal
 
 from hardware import guardian as module
+from hardware import messages
 from hardware import restore as restoring
 from hardware.by_hand import restore
 from hardware.journal import FOLDER, Journal, JournalError
@@ -141,23 +142,23 @@ def test_who_gives_back_is_waited_for_and_who_acts_is_not(root: Path, monkeypatc
     monkeypatch.setattr(restoring, "BUSY", 40)
     folder = str(root / FOLDER)
     leased = lease(folder)
-    restoring.mark(leased)
+    messages.mark(leased)
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == restoring.ACTS
-    restoring.mark(leased, b"busy")
+    messages.mark(leased, b"busy")
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == 40
     # For an instant it acts, before it is seen that nobody is there whom it acts for.
     monkeypatch.setattr(Still, "sleep", lambda _seconds: next(turns))
-    turns = (restoring.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
+    turns = (messages.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
     with pytest.raises(StopIteration):
         lease(folder)
     leave(leased)
-    restoring.mark(-1)
+    messages.mark(-1)
     leave(lease(folder))
 
 
@@ -576,3 +577,22 @@ def test_where_the_journal_cannot_be_kept_everything_is_given_back(root: Path, h
         assert why in guarded.guardian.watch.ended
         assert guarded.guardian.end() == (how == "dir")
     assert shown(root) == before
+
+
+def test_another_program_that_writes_between_two_proposals_is_reported(root: Path) -> None:
+    step = 0
+
+    def other() -> None:
+        nonlocal step
+        step += 1
+        if step % 25 == 3:
+            put(root, {FAN: "10"})
+
+    with bench(root) as guarded:
+        guarded.run(500)
+        for cycle in range(20):
+            guarded.run(100, {**MIDDLE, "fan_pwm": 80 + cycle}, other)
+        assert guarded.said[-1]["state"] == "ALARM"
+        assert any("something else has made it 10 where it was" in why for why in complaints(guarded, "fan_pwm"))
+        assert shown(root)[FAN] == 255
+        assert guarded.guardian.end() == 0

@@ -26,6 +26,7 @@ BESIDE = (
     "hardware/programs.py",
     "hardware/bounded.py",
     "hardware/told.py",
+    "hardware/messages.py",
     "hardware/by_hand.py",
 )
 """What it takes along and need not trust: it can only make a fan faster, a report wrong, an end come early, nothing be

@@ -35,7 +35,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import NIGHTLY
 
-from hardware import beats, death
+from hardware import beats, death, messages
 from hardware import guardian as module
 from hardware import restore as restoring
 from hardware.bounded import OverTimeError, bounded
@@ -252,8 +252,31 @@ def test_a_machine_has_one_lease(root: Path) -> None:
     os.close(lease(str(root / FOLDER)))
     (root / FOLDER / "lease").unlink()
     (root / FOLDER / "lease").symlink_to("/dev/null")
-    with pytest.raises(RefusedError, match=r"links; make .* without links|run as root, or make"):
+    with pytest.raises(RefusedError, match="links; remove it; a plain file is made there"):
         lease(str(root / FOLDER))
+    (root / FOLDER / "lease").unlink()
+    (root / FOLDER / "lease").mkdir()
+    with pytest.raises(RefusedError, match="lease: Is a directory; remove it; a plain file is made there"):
+        lease(str(root / FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("number", "user", "mend"),
+    [
+        (errno.ENOSPC, 0, "make room on the disk of /run/pulsetwin"),
+        (errno.EROFS, 0, "make /run/pulsetwin a folder in which root can write"),
+        (errno.EACCES, 5, "run as root, or make /run/pulsetwin writable for this user"),
+    ],
+)
+def test_what_mends_a_lease_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, number: int, user: int, mend: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    said = messages.no_lease("/run/pulsetwin/lease", OSError(number, os.strerror(number)))
+    assert said == f"/run/pulsetwin/lease: {os.strerror(number)}; {mend}"
+    said = messages.not_written("/run/pulsetwin/journal", OSError(number, os.strerror(number)))
+    assert ("make room on the disk of /run/pulsetwin" in said) is (number == errno.ENOSPC)
+    assert "/run/pulsetwin" in said
 
 
 @pytest.mark.parametrize(
