@@ -33,7 +33,7 @@ class RefusedError(ValueError):
 
 def own(folder: str) -> None:
     """Raises `RefusedError` where others may take away what lies in the folder, and OSError."""
-    if (status := os.stat(folder)).st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+    if (status := os.stat(folder)).st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:  # noqa: PTH116
         raise RefusedError(messages.not_own(folder, status))
 
 

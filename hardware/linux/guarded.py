@@ -353,7 +353,9 @@ class GuardedHands:
             self.refused = {name: why for name, why in self._failed.items() if name in self._described}
         elif "final" in table:
             self.final, self.state = table, table["state"]
+            # Whatever is asked of it now, it does not do any more.
             self._acted.clear()
+            self._places = {}
             self._why = table["why"]
             return
         else:
