@@ -156,6 +156,8 @@ def test_a_journal_that_cannot_be_written_leaves_the_old_one(
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(JournalError, match=r"No space left .* without it; make room on the disk of"):
         journal.write(RECORDS)
+    with pytest.raises(JournalError, match="No space left"):
+        journal.settle(RECORDS)
     monkeypatch.undo()
     assert journal.read() == (RECORDS[:1], "")
     # What was left of the attempt is in nobody's way.

@@ -325,6 +325,9 @@ class GuardedHands:
         while self._channel is not None and self._news.poll(0):
             try:
                 message = self._packet[: self._channel.recv_into(self._packet)].tobytes()
+            except ConnectionResetError:
+                # It ended before it took everything in. What it said at its end comes after this, and then nothing.
+                continue
             except OSError as error:
                 self._lose(error.strerror or type(error).__name__)
                 return
