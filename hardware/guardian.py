@@ -24,24 +24,25 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hardware import death, restore
+from hardware import death, messages, restore, told
 from hardware.beats import Beats, privileged
+from hardware.bounded import OverTimeError, bounded
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
 from hardware.linux.sysfs import FileCell, Root
+from hardware.programs import daemons
 from hardware.status import Status
-from hardware.watch import LEASE_NS, Bounds, OutputWatch, State, Trouble, Watch
+from hardware.watch import LEASE_NS, Bounds, OutputWatch, Trouble, Watch
 
 BEAT_NS = 10_000_000
 """So often messages are taken in and everything is looked after."""
+CHECK_NS = 1_000_000_000
+"""So often it is looked whether the journal and its folder are what they were."""
 SUSPEND_NS = 500_000_000
 """The boot clock runs on while the machine sleeps; a jump of so much against the other is a suspend."""
 PROPOSAL = struct.Struct("<cxxxIQ")
 PAIR = struct.Struct("<Iq")
-ANSWER = struct.Struct("<cBxxIQ")
 HELLO_SECONDS = 10.0
-ANSWER_EVERY = 4
-"""One proposal in so many is answered."""
 PACKET_BYTES = 1 << 20
 LONGEST_LEASE_NS = 60_000_000_000
 
@@ -92,8 +93,7 @@ class Held:
                     raise ValueError(f"{root.where(cell.path)} is not below sys, or leads elsewhere")
             for lane in output.lanes:
                 if lane.high < minimum or lane.low > maximum:
-                    raise ValueError(f"{lane.value.where} takes {lane.low} to {lane.high}, and asked are "
-                                     f"{minimum} to {maximum}; the machine of the scenario is another one")  # fmt: skip
+                    raise ValueError(messages.other_limits(lane.value.where, lane[1:3], (minimum, maximum)))
             present = output.originals()
             if isinstance(present, str):
                 if not self.touched:
@@ -150,8 +150,11 @@ class Held:
                     break
         return why
 
-    def look(self, now_ns: int) -> None:
-        """Read back what is in force, and tell the watch. Of several files the one that cools least counts."""
+    def look(self, now_ns: int, before: bool = False) -> bool:
+        """Read back what is in force, and tell the watch. Of several files the one that cools least counts.
+
+        Just `before` it is written over: whether it may be.
+        """
         assert self.watch is not None
         written, bounds = self.watch.written, self.watch.bounds
         values: list[int] = []
@@ -173,8 +176,11 @@ class Held:
             else:
                 values.append(written if written is not None and value == lane.inside(written) else value)
         shown = None if why else min(values) if bounds.cooler > 0 else max(values)
+        if before:
+            return self.watch.found(now_ns, shown, ours)
         rpm = None if self.output.tach is None else self.output.tach.read().value
         self.watch.looked(now_ns, shown, ours, rpm, why)
+        return True
 
 
 class Guardian:
@@ -190,8 +196,9 @@ class Guardian:
         self._journal = Journal("")
         self._left: list[dict[str, Any]] = []
         self._leased = -1
+        self._replayed: dict[str, Any] = {"found": False, "restored": [], "unrestored": [], "cut": ""}
         self._said: dict[str, Any] = {}
-        self._due_ns = 0
+        self._due_ns = self._check_ns = 0
         self.beats = Beats()
         self.held: list[Held] = []
         self.watch = Watch()
@@ -201,11 +208,11 @@ class Guardian:
     def serve(self, wake: int) -> int:
         """From the first message to the end, which `wake` may be. Returns 0 when everything was given back, else 1."""
         with contextlib.ExitStack() as stack:
+            stack.callback(lambda: restore.leave(self._leased))
             try:
                 self.begin()
-                stack.callback(lambda: restore.leave(self._leased))
             except Exception as error:  # nothing was changed yet
-                self._send({"ready": False, "why": _words(error)})
+                told.tell(self._channel, {"ready": False, "why": told.words(error), **self._replayed})
                 return 1
             # Proposals wait for the next beat: waking up for each would take the processor from whoever sends it.
             try:
@@ -223,7 +230,7 @@ class Guardian:
                         self.watch.end("the guardian was told to end" if wake in ready else "the controller ended")
                     self.step()
             except BaseException as error:  # whatever it is, outputs do not stay as they are
-                self.watch.end(f"the guardian failed: {_words(error)}")
+                self.watch.end(f"the guardian failed: {told.words(error)}")
                 self.end()
                 return 1
             return self.end()
@@ -242,33 +249,35 @@ class Guardian:
         self._root = Root(root)
         sys.path += [checked(path, "libraries", str) for path in checked(table.get("libraries"), "libraries", list)]
         self.watch = Watch(integer(table, "lease_ns", LEASE_NS, LONGEST_LEASE_NS))
-        outputs = [checked(output, "output", dict) for output in checked(table.get("outputs"), "outputs", list)]
+        outputs, acted = ([checked(output, "output", dict) for output in checked(table.get(key), key, list)]
+                          for key in ("outputs", "acted"))  # fmt: skip
         self._journal = Journal(self._root.absolute(FOLDER))
-        self._leased = restore.lease(self._journal.folder)
         try:
-            replayed = restore.replay(self._root, self._journal)
-            if replayed["cut"]:
-                raise restore.RefusedError(
-                    f"{self._journal.path}: {replayed['cut']}; what it says was given back. Run "
-                    "twin restore, then look at the modes and values of all outputs"
-                )
-            for name in restore.daemons(self._root).values() if outputs else ():
-                raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
-            self._left = (self._journal.read() or ([], ""))[0]
-            for output in outputs:
-                self.held.append(Held(checked(output.get("name"), "name", str)))
-                self._admit(self.held[-1], output)
-            self._write_journal()
-            self._rehearse()
-            self.watch.outputs = [held.watch for held in self.held]
-            had = privileged()
-        except BaseException:
-            restore.leave(self._leased)
-            raise
-        restore.mark(self._leased)
+            self._leased = restore.lease(self._journal.folder)
+            self._replayed = restore.replay(self._root, self._journal)
+        finally:
+            # A journal that is whole says all of it. Whoever else has the lease does not know what was acted on here.
+            if self._replayed["cut"] or not self._replayed["found"]:
+                known = {*self._replayed["restored"], *dict(self._replayed["unrestored"])}
+                lost = [output for output in acted if output.get("name") not in known]
+                self._replayed["unrestored"] += restore.cool(self._root, lost)
+        if self._replayed["cut"]:
+            raise restore.RefusedError(messages.torn(self._journal.path, self._replayed["cut"]))
+        for name in daemons(self._root).values() if outputs else ():
+            raise restore.RefusedError(f"{name} controls this machine's cooling; stop it first")
+        self._left = (self._journal.read() or ([], ""))[0]
+        for output in outputs:
+            self.held.append(Held(checked(output.get("name"), "name", str)))
+            self._admit(self.held[-1], output)
+        self._write_journal()
+        self._rehearse()
+        self.watch.outputs = [held.watch for held in self.held]
+        had = privileged()
+        messages.mark(self._leased)
         self._due_ns = self._now_ns() + BEAT_NS
         notes = {held.name: held.note for held in self.held if held.note and not held.refused}
-        self._send({"ready": True, "replayed": replayed, "had": had, "refused": self._refused(), "notes": notes})
+        told.tell(self._channel, {"ready": True, "replayed": self._replayed, "had": had,
+                                  "refused": told.refused(self.held), "notes": notes})  # fmt: skip
 
     def _rehearse(self) -> None:
         """See of every output that it can be given back. What cannot, is refused."""
@@ -284,20 +293,24 @@ class Guardian:
 
         Returns 0 when all of it was, else 1.
         """
-        restore.mark(self._leased, b"busy")
+        messages.mark(self._leased, b"busy")
         held = sorted((each for each in self.held[::-1] if each.touched), key=lambda each: each.slow_ns)
         whys = restore.give_all_back([(each.output, each.entry) for each in held])
         kept = {each.name: why for each, why in zip(held, whys, strict=True) if why}
         unrestored = list(kept.items())
+        left = [*self._left, *(each.entry for each in self.held if each.name in kept)]
         try:
             if not restore.holds(self._leased, self._journal.folder):
                 # Where somebody else has it, the journal is his.
                 self._leased = restore.lease(self._journal.folder)
-            self._journal.keep([*self._left, *(each.entry for each in self.held if each.name in kept)])
+            self._journal.settle(left)
         except (OSError, ValueError) as error:
             unrestored.append(("journal", str(error)))
-        self._send({"final": True, "state": (State.ALARM if unrestored else State.RESTORE).name,
-                    "why": self.watch.ended, "unrestored": unrestored, **self.beats.told()})  # fmt: skip
+        told.final(self._channel, self.watch.ended, unrestored, self.beats.told())
+        # Only now that it was said that everything was given back, nothing need say so.
+        with contextlib.suppress(OSError):
+            if not unrestored and not left:
+                self._journal.remove()
         return 1 if unrestored else 0
 
     def _admit(self, held: Held, table: dict[str, Any]) -> None:
@@ -306,11 +319,11 @@ class Guardian:
         held.admit(self._root, table, {key: raw for _entry, known in left for key, raw in known.items()})
         if not held.refused:
             taken = {place(cell) for cell in held.output.cells}
-            self._left = [entry for entry, known in left if not taken.issuperset(known)]
+            self._left = [entry for entry, known in left if not known or not taken.issuperset(known)]
 
     def _write_journal(self, changed: bool = True) -> None:
         if changed:
-            self._journal.keep([*self._left, *(held.entry for held in self.held if held.entry)])
+            self._journal.write([*self._left, *(held.entry for held in self.held if held.entry)])
 
     # --- one turn -----------------------------------------------------------------------------------------------------
 
@@ -335,19 +348,21 @@ class Guardian:
         for held, watch, raw in turns:
             if raw is not None or watch.look_due(self._now_ns()):
                 self._turn(held, watch, raw)
-        self._report()
+        report = told.report(self.held, self.watch)
+        if report != self._said and told.tell(self._channel, report):
+            self._said = report
 
     def _turn(self, held: Held, watch: OutputWatch, raw: int | None) -> None:
         """Write and look where that is due, in bounded time."""
         began_ns = self._now_ns()
         try:
-            with restore.bounded(restore.GIVE_BACK_SECONDS):
-                if raw is not None:
+            with bounded(restore.GIVE_BACK_SECONDS):
+                if raw is not None and (self.watch.cool or watch.written is None or held.look(began_ns, before=True)):
                     why = held.write(raw)
                     watch.wrote(self._now_ns(), raw, why)
                 if watch.look_due(self._now_ns()):
                     held.look(self._now_ns())
-        except restore.OverTimeError as error:
+        except OverTimeError as error:
             watch.wrote(self._now_ns(), 0, f"{held.entry['output']['where']}: {error}")
         held.slow_ns = self._now_ns() - began_ns
         watch.took(self._now_ns(), held.slow_ns)
@@ -371,12 +386,7 @@ class Guardian:
         if kind == b"P":
             tick, wanted = _proposal(message)
             self.watch.proposal(self._now_ns(), tick, wanted)
-            # A sign of life now and then. One that finds no room is not missed: the next one says the same.
-            if tick % ANSWER_EVERY == 1:
-                with contextlib.suppress(OSError):
-                    self._channel.send(
-                        ANSWER.pack(b"A", self.watch.state, self.beats.missed & 0xFFFFFFFF, self.watch.tick)
-                    )
+            told.answer(self._channel, tick, self.beats.missed, self.watch)
         elif kind == b"B":
             self.watch.end("goodbye")
         elif kind == b"O":
@@ -426,30 +436,16 @@ class Guardian:
         ahead_ns = min(self._boot_ns() - now_ns, self._boot_ns() - self._now_ns())
         if ahead_ns - self._ahead_ns > SUSPEND_NS:
             self.watch.suspended()
-            with contextlib.suppress(OSError, JournalError):
-                self._write_journal()
+            self._check_ns = now_ns
         self._ahead_ns = ahead_ns
-
-    # --- what is said -------------------------------------------------------------------------------------------------
-
-    def _refused(self) -> dict[str, str]:
-        return {held.name: held.refused for held in self.held if held.refused}
-
-    def _report(self) -> None:
-        """Say how things stand, when that has changed."""
-        failed = {held.name: held.watch.why for held in self.held if held.watch is not None and held.watch.trouble}
-        report = {"state": self.watch.state.name, "reason": self.watch.reason, "failed": failed,
-                  "refused": self._refused(), "gone": [held.name for held in self.held if held.gone],
-                  "taken": [held.name for held in self.held if held.watch is not None]}  # fmt: skip
-        if report != self._said and self._send(report):
-            self._said = report
-
-    def _send(self, message: dict[str, Any]) -> bool:
-        try:
-            self._channel.send(b"R" + json.dumps(message).encode())
-        except OSError:
-            return False
-        return True
+        if now_ns >= self._check_ns:
+            self._check_ns = now_ns + CHECK_NS
+            try:
+                restore.own(self._journal.folder)
+                # What it says is known here as well.
+                self._write_journal(not self._journal.intact())
+            except (OSError, ValueError) as error:
+                self.watch.end(f"what was there before cannot be kept: {told.words(error)}")
 
 
 def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
@@ -460,7 +456,3 @@ def _proposal(message: bytes) -> tuple[int, list[tuple[int, int]] | None]:
     if len(message) != PROPOSAL.size + count * PAIR.size:
         return tick, None
     return tick, list(PAIR.iter_unpack(message[PROPOSAL.size :]))
-
-
-def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
-from types import FrameType
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from hardware.journal import FOLDER, Journal
+from hardware import messages
+from hardware.bounded import bounded
+from hardware.journal import Journal
+from hardware.linux.cells import Cell
 from hardware.linux.output import MOST, Output, Place, checked, integer, place, rebuilt
-from hardware.linux.sysfs import Cell, FileCell, Root
+from hardware.linux.sysfs import FileCell, Root
+from hardware.programs import daemons
 
 LEASE = "lease"
 GIVE_BACK_SECONDS = 1.0
@@ -23,13 +25,16 @@ LOOK_SECONDS = 0.05
 ACTS, BUSY = 20, 2_500
 """So many hundredths of a second a lease is waited for: of one that acts, which may have been killed a moment ago, and
 of one that begins, gives back or restores."""
-DAEMONS = {"fancontrol": 1, "coolercontrold": 1, "fan2go": 1, "thinkfan": 1, "nbfc_service": 1, "afancontrol": 1,
-           "thermald": -1}  # fmt: skip
-"""Programs that write to the same outputs, by the names of their processes, and which outputs: `Output.cooler`."""
 
 
 class RefusedError(ValueError):
     """The guardian cannot or will not act; the message says why and what mends it."""
+
+
+def own(folder: str) -> None:
+    """Raises `RefusedError` where others may take away what lies in the folder, and OSError."""
+    if (status := os.stat(folder)).st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:  # noqa: PTH116
+        raise RefusedError(messages.not_own(folder, status))
 
 
 def lease(folder: str) -> int:
@@ -39,19 +44,15 @@ def lease(folder: str) -> int:
     while True:
         try:
             os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
-            status = os.stat(folder)  # noqa: PTH116
-            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-                raise RefusedError(f"{folder}: user {status.st_uid}, mode {status.st_mode & 0o777:o}: others could "
-                                   "take the lease away; make it root's or your own, mode 755")  # fmt: skip
+            own(folder)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise RefusedError(f"{path}: {error.strerror}; run as root, or make {folder} writable for this user") \
-                from error  # fmt: skip
+            raise RefusedError(messages.no_lease(path, error)) from error
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have gone, or another one have come, since it was opened.
             if holds(descriptor, folder):
-                mark(descriptor, b"busy")
+                messages.mark(descriptor, b"busy")
                 return descriptor
         holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").split()
         os.close(descriptor)
@@ -69,25 +70,12 @@ def holds(leased: int, folder: str) -> bool:
         return False
 
 
-def mark(leased: int, word: bytes = b"") -> None:
-    """Tell whoever waits for the lease whether it is worth while: `busy` passes, and nothing is who acts."""
-    with contextlib.suppress(OSError):
-        os.ftruncate(leased, 0)
-        os.pwrite(leased, b"%d %s" % (os.getpid(), word), 0)
-
-
 def leave(leased: int) -> None:
-    """Give the lease up. A full disk keeps nobody."""
+    """Give the lease up, if it was had. A full disk keeps nobody."""
     with contextlib.suppress(OSError):
         os.ftruncate(leased, 0)
-    os.close(leased)
-
-
-def daemons(root: Root) -> dict[int, str]:
-    """A running program with its process for each kind of outputs that programs write to, if there is one."""
-    running = {process: root.read_word(root.absolute(f"proc/{process}/comm")) for process in root.names("proc")}
-    return {DAEMONS[name]: f"{name} (process {process})" for process, name in running.items()
-            if name in DAEMONS and process.isdigit()}  # fmt: skip
+    with contextlib.suppress(OSError):
+        os.close(leased)
 
 
 def library(where: str) -> Cell:
@@ -95,26 +83,6 @@ def library(where: str) -> Cell:
     from hardware.linux import nvml
 
     return nvml.place(where)
-
-
-class OverTimeError(Exception):
-    """A file took too long. It is no OSError, so that nobody takes it for the failure of one call and tries again."""
-
-
-@contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Whatever the body does raises `OverTimeError` after so long, in the midst of it."""
-
-    def over(_number: int, _frame: FrameType | None) -> None:
-        raise OverTimeError(f"took longer than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def give_back(output: Output, entry: dict[str, Any], rehearsal: bool = False) -> tuple[tuple[int | None, ...], str]:
@@ -161,13 +129,13 @@ def give_all_back(held: Sequence[tuple[Output, dict[str, Any]]], rehearsal: bool
     return [why or next(late) for _before, why in done]
 
 
-def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collection[str] = ()) -> dict[str, Any]:
+def replay(root: Root, journal: Journal, forget: Collection[str] = ()) -> dict[str, Any]:
     """Give back what a journal that lies there says, the last first; nobody else may be acting.
 
     Returns whether one was `found`, the names `restored`, pairs of what is `unrestored` and why, what was `cut` off.
-    What could not be given back stays in the journal, also where the device is gone, unless its name is one to
-    `forget`, and so does what is left to another program; a journal that was cut stays as it is, but for who was told
-    so `by_hand`. Raises `JournalError`.
+    What could not be given back stays in the journal, also where the device is gone or the record cannot be used (its
+    library may come back), unless its name is one to `forget`, and so does what is left to another program; a journal
+    that was cut stays as it is, unless `journal` is one to forget. Raises `JournalError`.
     """
     found = journal.read()
     entries, cut = found or ([], "")
@@ -180,7 +148,9 @@ def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collecti
         try:
             output = recorded(root, entry)
         except ValueError as error:
-            unrestored.append((str(entry.get("name")), f"the journal's record cannot be used: {error}"))
+            name = str(entry.get("name"))
+            unrestored.append((name, f"the journal's record cannot be used: {error}"))
+            left += [entry] if name not in forget else []
             continue
         if output.cooler in busy:
             # It may have been taken over, and then is not ours to change.
@@ -194,9 +164,25 @@ def replay(root: Root, journal: Journal, by_hand: bool = False, forget: Collecti
             left += [entry] if entry["name"] not in forget else []
         else:
             restored.append(entry["name"])
-    if found is not None and (by_hand or not cut):
-        journal.keep([entry for entry in entries if entry in left])
+    if found is not None and (not cut or "journal" in forget):
+        journal.settle([entry for entry in entries if entry in left])
     return {"found": found is not None, "restored": restored, "unrestored": unrestored, "cut": cut}
+
+
+def cool(root: Root, acted: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Cool fully, in bounded time, what a run describes as acted on and no journal knows; their names, and what it was.
+
+    Never raises.
+    """
+    said = []
+    for table in acted:
+        try:
+            with bounded(GIVE_BACK_SECONDS):
+                why = rebuilt(root, table.get("output"), library).cool(integer(table, "safe", -MOST, MOST))
+        except Exception as error:  # whatever it is, the others have their turn
+            why = str(error)
+        said.append((str(table.get("name")), messages.lost(why)))
+    return said
 
 
 def recorded(root: Root, entry: dict[str, Any]) -> Output:
@@ -215,18 +201,8 @@ def recorded(root: Root, entry: dict[str, Any]) -> Output:
 
 
 def places(root: Root, entry: dict[str, Any]) -> dict[Place, int | None]:
-    """The originals of a journal's record that can be used, by place."""
-    return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
-
-
-def restore(root: Root, forget: Collection[str] = ()) -> dict[str, Any]:
-    """`replay` by hand. Raises `RefusedError` while a guardian acts, and `JournalError`."""
-    folder = root.absolute(FOLDER)
-    journal = Journal(folder)
-    if not os.path.lexists(journal.path):
-        return {"found": False, "restored": [], "unrestored": [], "cut": ""}
-    leased = lease(folder)
+    """The originals of a journal's record, by place; none of one that cannot be used."""
     try:
-        return replay(root, journal, by_hand=True, forget=forget)
-    finally:
-        leave(leased)
+        return dict(zip(map(place, recorded(root, entry).cells), entry["originals"], strict=True))
+    except ValueError:
+        return {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from hardware import messages
 from hardware.fan import FanWatch
 
 LEASE_NS = 350_000_000
@@ -74,7 +75,7 @@ class OutputWatch:
         self._wait_ns: int | None = None
         self._fought_ns: int | None = None
         self._recent: list[tuple[int, int]] = []
-        self._look_ns = self._rest_ns = self._slow = self._strange = 0
+        self._look_ns = self._rest_ns = self._slow = self._strange = self._strange_ns = 0
         self._shown: int | None = None
 
     @property
@@ -173,6 +174,15 @@ class OutputWatch:
             if rpm is not None and self.fan is not None and self._wait_ns is None:
                 self.note("fan", Trouble.DEAD, self.fan.heard(now_ns, self.written, rpm))
             self._compare(now_ns, shown, ours, why)
+        if self.trouble is Trouble.LESS:
+            self._look_ns = now_ns + WRITE_NS
+
+    def found(self, now_ns: int, shown: int | None, ours: bool) -> bool:
+        """What is there just before it is written over, None if nobody knows; whether that may be done."""
+        if shown is not None:
+            self._shown = shown
+            self._compare(now_ns, shown, ours, "")
+        return self._wait_ns is None or now_ns >= self._wait_ns
 
     def _compare(self, now_ns: int, shown: int | None, ours: bool, why: str) -> None:
         raws = [raw for _time_ns, raw in self._recent]
@@ -180,10 +190,13 @@ class OutputWatch:
         play = (self.bounds.maximum - self.bounds.minimum) // 16
         low, high = min(raws) - play, max(raws) + play
         if ours and shown is not None and low <= shown <= high:
-            self._strange, self._wait_ns = 0, None
-            self.note("shown", Trouble.NONE, "")
+            self._wait_ns = None
+            if now_ns - self._strange_ns >= CALM_NS:
+                # Our own next write hides what somebody else has written now and then.
+                self._strange = 0
+                self.note("shown", Trouble.NONE, "")
             return
-        self._strange += 1
+        self._strange, self._strange_ns = self._strange + 1, now_ns
         less = self._less_than(low if self.bounds.cooler > 0 else high)
         if self._cooling and (less or shown is None):
             # Whatever it was, full cooling is written again at once, which harms nothing.
@@ -195,8 +208,7 @@ class OutputWatch:
         if shown is None:
             self.note("shown", Trouble.FAILED, f"it cannot be read back: {why}")
             return
-        who = f"something else has made it {shown} where it was {raws[-1]}" + ("" if ours else ", in a mode of its own")
-        said = f"{who}, which cools less" if less else f"{who}, and is left to it"
+        said = messages.foreign(shown, raws[-1], ours, less)
         self.note("shown", Trouble.LESS if less else Trouble.YIELDS, said)
         again_ns = now_ns if less else now_ns + FIGHT_NS
         if self._fought_ns is not None:

@@ -98,7 +98,7 @@ def hello(root: Path, **changes: object) -> dict[str, Any]:
          "output": describe(asked.output)}
         for name, asked in found.items()
     ]  # fmt: skip
-    table = {"root": str(root), "lease_ns": 350_000_000, "outputs": outputs, "libraries": []}
+    table = {"root": str(root), "lease_ns": 350_000_000, "outputs": outputs, "acted": [], "libraries": []}
     # As it crosses the socket.
     copied: dict[str, Any] = json.loads(json.dumps({**table, **changes}))
     return copied

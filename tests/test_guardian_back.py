@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guarding import CHIP, FILES, MIDDLE, MODE, NAMES, Still, bench, build, hello, shown
+from guarding import CHIP, FILES, MIDDLE, MODE, NAMES, SAFE, Still, bench, build, hello, shown
 from hardware_fakes import put
 from test_guardian_turns import Files, complaints, journal
 
 from hardware import guardian as module
+from hardware import messages
 from hardware import restore as restoring
+from hardware.by_hand import restore
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.sysfs import Root
-from hardware.restore import RefusedError, holds, lease, leave, replay, restore
+from hardware.restore import RefusedError, holds, lease, leave, replay
 from hardware.watch import SLOW_NS
 
 FAN = FILES["fan_pwm"]
@@ -140,23 +142,23 @@ def test_who_gives_back_is_waited_for_and_who_acts_is_not(root: Path, monkeypatc
     monkeypatch.setattr(restoring, "BUSY", 40)
     folder = str(root / FOLDER)
     leased = lease(folder)
-    restoring.mark(leased)
+    messages.mark(leased)
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == restoring.ACTS
-    restoring.mark(leased, b"busy")
+    messages.mark(leased, b"busy")
     Still.slept.clear()
     with pytest.raises(RefusedError, match=rf"process {os.getpid()} acts"):
         lease(folder)
     assert len(Still.slept) == 40
     # For an instant it acts, before it is seen that nobody is there whom it acts for.
     monkeypatch.setattr(Still, "sleep", lambda _seconds: next(turns))
-    turns = (restoring.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
+    turns = (messages.mark(leased, b"" if 25 <= turn < 40 else b"busy") for turn in range(30))
     with pytest.raises(StopIteration):
         lease(folder)
     leave(leased)
-    restoring.mark(-1)
+    messages.mark(-1)
     leave(lease(folder))
 
 
@@ -312,7 +314,7 @@ def test_nothing_is_left_in_the_journal_where_nothing_could_be_written(root: Pat
     files.writes.update(dict.fromkeys(names, errno.EACCES))
     with bench(root) as guarded:
         assert set(guarded.said[0]["refused"]) == set(NAMES)
-        assert journal(root) is None
+        assert journal(root) == []
         assert guarded.guardian.end() == 0
 
 
@@ -446,7 +448,7 @@ def test_what_is_gone_for_good_is_let_go_of_by_name(root: Path, files: Files) ->
         assert guarded.guardian.end() == 1
         made = Journal(str(root / FOLDER))
         assert {entry["name"] for entry in journal(root) or ()} == {"state", "watts"}
-        done = replay(Root(root), made, by_hand=True, forget=["watts", "fan_pwm"])
+        done = replay(Root(root), made, forget=["watts", "fan_pwm"])
         assert {name for name, _why in done["unrestored"]} == {"state", "watts"}
         assert [entry["name"] for entry in journal(root) or ()] == ["state"]
 
@@ -494,3 +496,103 @@ def test_what_hangs_is_left_after_a_while_and_counts_as_failed(root: Path, monke
         monkeypatch.undo()
         guarded.run(1_000, {**MIDDLE, "plain_pwm": 99})
         assert shown(root)[FILES["plain_pwm"]] == 99
+
+
+# --- a journal that is lost while a guardian acts ---------------------------------------------------------------------
+
+
+def spoil(root: Path, how: str) -> None:
+    """What may become of the journal or its folder."""
+    path = root / FOLDER / "journal"
+    if how == "open":
+        path.parent.chmod(0o777)
+    elif how in ("rm", "dir"):
+        path.unlink()
+        if how == "dir":
+            path.mkdir()
+    else:
+        os.truncate(path, int(how))
+
+
+@pytest.mark.parametrize("how", ["rm", "dir", "open", "0", "20", "28"])
+def test_what_no_journal_knows_any_more_is_cooled_by_the_next_one(root: Path, how: str) -> None:
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    spoil(root, how)
+    acted = [each for each in hello(root)["outputs"] if each["name"] != "state"]
+    strange = {"name": "strange", "safe": 1, "output": None}
+    with bench(root, begin=False) as guarded:
+        guarded.mine.send(b"H" + json.dumps(hello(root, acted=[*acted, strange])).encode())
+        if how == "rm":
+            guarded.guardian.begin()
+        else:
+            assert guarded.guardian.serve(os.pipe()[0]) == 1
+        said = guarded.hear()
+        said = dict((said["replayed"] if how == "rm" else said)["unrestored"])
+        now = shown(root)
+        assert {name: now[FILES[name]] for name in NAMES} == {**SAFE, "state": MIDDLE["state"]}
+        assert set(said) == {*NAMES, "strange"} - {"state"}
+        assert said["clock"] == "what it was before is not known any more; it was cooled fully, and stays so"
+        assert "could not be cooled fully: output is 'None'" in said["strange"]
+        if how == "rm":
+            # What is found is not taken for what was there before: of the fan, and of what is cooled.
+            kept = {entry["name"]: entry["originals"] for entry in journal(root) or ()}
+            assert kept["fan_pwm"] == [255, 1]
+            assert kept["clock"][0] == SAFE["clock"]
+            assert guarded.guardian.end() == 0
+
+
+def test_a_journal_that_knows_is_believed_and_not_the_run(root: Path) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(1_000)
+    with bench(root, acted=hello(root)["outputs"]) as guarded:
+        assert guarded.said[0]["replayed"]["unrestored"] == []
+        assert shown(root) == before
+    # A guardian that was killed when it had given everything back.
+    Journal(str(root / FOLDER)).write([])
+    with bench(root, acted=hello(root)["outputs"]):
+        assert shown(root) == before
+
+
+@pytest.mark.parametrize("how", ["rm", "0", "20"])
+def test_a_journal_that_was_changed_is_written_anew_while_acting(root: Path, how: str) -> None:
+    with bench(root) as guarded:
+        guarded.run(500)
+        kept = journal(root)
+        spoil(root, how)
+        guarded.run(1_000)
+        assert journal(root) == kept
+        assert guarded.guardian.end() == 0
+    assert journal(root) is None
+
+
+@pytest.mark.parametrize(("how", "why"), [("dir", "cannot be written: Is a directory"), ("open", "mode 777: others")])
+def test_where_the_journal_cannot_be_kept_everything_is_given_back(root: Path, how: str, why: str) -> None:
+    before = shown(root)
+    with bench(root) as guarded:
+        guarded.run(500)
+        spoil(root, how)
+        guarded.run(1_000)
+        assert why in guarded.guardian.watch.ended
+        assert guarded.guardian.end() == (how == "dir")
+    assert shown(root) == before
+
+
+def test_another_program_that_writes_between_two_proposals_is_reported(root: Path) -> None:
+    step = 0
+
+    def other() -> None:
+        nonlocal step
+        step += 1
+        if step % 25 == 3:
+            put(root, {FAN: "10"})
+
+    with bench(root) as guarded:
+        guarded.run(500)
+        for cycle in range(20):
+            guarded.run(100, {**MIDDLE, "fan_pwm": 80 + cycle}, other)
+        assert guarded.said[-1]["state"] == "ALARM"
+        assert any("something else has made it 10 where it was" in why for why in complaints(guarded, "fan_pwm"))
+        assert shown(root)[FAN] == 255
+        assert guarded.guardian.end() == 0

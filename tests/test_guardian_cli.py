@@ -57,14 +57,22 @@ def test_what_cannot_be_given_back_is_said(tmp_path: Path) -> None:
     mode.unlink()
     mode.mkdir()
     with (tmp_path / "machine" / FOLDER / "journal").open("ab") as file:
-        file.write(b"torn")
+        file.write(b"more")
     said = command("restore", "--root", "machine")
     assert said.status == 1
     assert "watts: given back" in said.out
     assert "fan_pwm: not given back: not a regular file" in said.out
-    assert "is torn or damaged" in said.out
-    done = answer("restore", "--root", "machine", status=1)
+    assert "what follows its 5 records" in said.out
+    assert "it is kept: look at the modes and values of all outputs, then run twin restore --forget journal" in said.out
+    done = answer("restore", "--root", "machine", "--forget", "journal", status=1)
+    assert done["forgotten"] == ["journal"]
     assert done["unrestored"][0]["output"] == "fan_pwm"
+    assert answer("restore", "--root", "machine", status=1)["cut"] == ""
+    os.truncate(tmp_path / "machine" / FOLDER / "journal", 0)
+    said = command("restore", "--root", "machine")
+    assert (said.status, "The journal: is empty: what was to be given back is not known; it is kept" in said.out) == (
+        1, True,
+    )  # fmt: skip
 
 
 def test_what_is_gone_for_good_is_let_go_of_by_an_explicit_word(tmp_path: Path) -> None:

@@ -19,8 +19,18 @@ CORE = (
     "hardware/linux/output.py", "hardware/linux/sysfs.py", "twin/control/shield.py",
 )  # fmt: skip
 """The guardian with all that it decides and restores, the journal, the parsers, and the shield."""
-BESIDE = ("hardware/fan.py", "hardware/beats.py", "hardware/death.py")
-"""What it takes along and need not trust: it can only make a fan faster, a report wrong, or an end come early."""
+BESIDE = (
+    "hardware/fan.py",
+    "hardware/beats.py",
+    "hardware/death.py",
+    "hardware/programs.py",
+    "hardware/bounded.py",
+    "hardware/told.py",
+    "hardware/messages.py",
+    "hardware/by_hand.py",
+)
+"""What it takes along and need not trust: it can only make a fan faster, a report wrong, an end come early, nothing be
+acted on, or a file that hangs hold up the others."""
 TESTS = (
     "turns", "back", "watch", "journal", "nvml",
 )  # fmt: skip

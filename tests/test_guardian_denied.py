@@ -37,10 +37,10 @@ from test_guardian_errno import mounted, needs_mounts
 from test_guardian_process import acting, applied_until
 
 from hardware import guardian as module
+from hardware.by_hand import restore
 from hardware.interface import Command
 from hardware.journal import FOLDER, Journal
 from hardware.linux.sysfs import Root
-from hardware.restore import restore
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from hardware_fakes import DESKTOP, contents
 from profiles import NIGHTLY
 from test_guardian_process import is_free, strace_injects
 
+from hardware.by_hand import restore
 from hardware.journal import FOLDER, Journal
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
-from hardware.restore import restore
 
 ERRORS = (
     "EIO", "ENODATA", "ENXIO", "EAGAIN", "EACCES", "EPERM", "EROFS", "EBUSY", "ENOSPC", "ENODEV", "EINTR",

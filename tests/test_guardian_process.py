@@ -390,7 +390,7 @@ def killed_at_each_call(root: Path, call: str, most: int) -> int:
 
 
 def module_restore(root: Path) -> None:
-    from hardware.restore import restore
+    from hardware.by_hand import restore
 
     assert restore(Root(root))["unrestored"] == []
 

@@ -35,20 +35,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profiles import NIGHTLY
 
-from hardware import beats, death
+from hardware import beats, death, messages
 from hardware import guardian as module
 from hardware import restore as restoring
+from hardware.bounded import OverTimeError, bounded
+from hardware.by_hand import restore
 from hardware.guardian import PAIR, PROPOSAL, Guardian
 from hardware.journal import FOLDER, Journal, JournalError
 from hardware.linux.output import Output
 from hardware.linux.sysfs import Root
+from hardware.programs import DAEMONS
 from hardware.restore import (
-    DAEMONS,
-    OverTimeError,
     RefusedError,
-    bounded,
     lease,
-    restore,
 )
 from hardware.watch import GIVE_UP_NS, State
 
@@ -253,8 +252,31 @@ def test_a_machine_has_one_lease(root: Path) -> None:
     os.close(lease(str(root / FOLDER)))
     (root / FOLDER / "lease").unlink()
     (root / FOLDER / "lease").symlink_to("/dev/null")
-    with pytest.raises(RefusedError, match="run as root, or make"):
+    with pytest.raises(RefusedError, match="links; remove it; a plain file is made there"):
         lease(str(root / FOLDER))
+    (root / FOLDER / "lease").unlink()
+    (root / FOLDER / "lease").mkdir()
+    with pytest.raises(RefusedError, match="lease: Is a directory; remove it; a plain file is made there"):
+        lease(str(root / FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("number", "user", "mend"),
+    [
+        (errno.ENOSPC, 0, "make room on the disk of /run/pulsetwin"),
+        (errno.EROFS, 0, "make /run/pulsetwin a folder in which root can write"),
+        (errno.EACCES, 5, "run as root, or make /run/pulsetwin writable for this user"),
+    ],
+)
+def test_what_mends_a_lease_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, number: int, user: int, mend: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    said = messages.no_lease("/run/pulsetwin/lease", OSError(number, os.strerror(number)))
+    assert said == f"/run/pulsetwin/lease: {os.strerror(number)}; {mend}"
+    said = messages.not_written("/run/pulsetwin/journal", OSError(number, os.strerror(number)))
+    assert ("make room on the disk of /run/pulsetwin" in said) is (number == errno.ENOSPC)
+    assert "/run/pulsetwin" in said
 
 
 @pytest.mark.parametrize(
@@ -623,11 +645,12 @@ def test_the_disk_fails_at_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) 
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(Journal, "remove", broken)
+        monkeypatch.setattr(os, "fsync", lambda _file: broken(guarded.guardian._journal))
         assert guarded.guardian.end() == 1
         assert guarded.hear()["unrestored"][0][0] == "journal"
 
 
-def test_records_that_cannot_be_used_are_said_and_not_kept(root: Path) -> None:
+def test_records_that_cannot_be_used_are_said_and_kept_until_they_are_let_go_of(root: Path) -> None:
     with bench(root) as guarded:
         guarded.run(1_000)
     good = journal(root)
@@ -640,12 +663,22 @@ def test_records_that_cannot_be_used_are_said_and_not_kept(root: Path) -> None:
     made = Journal(str(root / FOLDER))
     made.write([*bad, *good])
     with Path(made.path).open("ab") as file:
-        file.write(b"torn")
+        file.write(b"more")
     done = restore(Root(root))
     assert done["restored"] == [entry["name"] for entry in reversed(good)]
     assert len(done["unrestored"]) == len(bad)
     assert all("record cannot be used" in why for _name, why in done["unrestored"])
-    assert "torn" in done["cut"]
+    assert "what follows its 12 records" in done["cut"]
+    assert len((made.read() or ([], ""))[0]) == 12
+    assert restore(Root(root), ["journal"])["cut"]
+    assert made.read() == (bad, "")
+    # A guardian that acts on the same outputs meanwhile does not take them for its own.
+    with bench(root) as guarded:
+        guarded.run(200)
+        assert (journal(root) or [])[: len(bad)] == bad
+        assert guarded.guardian.end() == 0
+    assert made.read() == (bad, "")
+    restore(Root(root), ["None", "fan_pwm", "3"])
     assert made.read() is None
 
 
@@ -655,15 +688,19 @@ def test_a_journal_that_is_torn_is_given_back_and_not_taken_for_all_there_was(ro
     with bench(root) as guarded:
         guarded.run(1_000)
     path = root / FOLDER / "journal"
-    torn = path.read_bytes()[:-1]
+    whole = path.read_bytes()
+    # A whole record less, and one byte less.
+    torn = whole[: whole.rindex(b'{"name":"state"') - 8 if outputs else -1]
     path.write_bytes(torn)
-    said = r"journal: record 4 at byte \d+ is torn .* Run twin restore, then look at the modes"
+    said = r"journal: record 4 of 5 at byte \d+ is torn .* Look at the modes .*, then run twin restore --forget journal"
     for _again in range(2):
         with pytest.raises(RefusedError, match=said), bench(root, **({} if outputs else {"outputs": []})):
             pass
         assert shown(root) == {**before, FILES["state"]: MIDDLE["state"]}
         assert path.read_bytes() == torn
     assert "torn" in restore(Root(root))["cut"]
+    assert path.read_bytes() == torn
+    assert "torn" in restore(Root(root), ["journal"])["cut"]
     assert not path.exists()
     with bench(root) as guarded:
         guarded.guardian.end()

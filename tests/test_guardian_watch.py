@@ -43,6 +43,40 @@ def in_force(bounds: Bounds, raw: int, now_ns: int = 0, fan: bool = False) -> Ou
     return output
 
 
+# --- what is there before it is written over --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bounds", [FAN, CAP])
+def test_what_somebody_else_writes_now_and_then_is_seen_though_it_is_written_over(bounds: Bounds) -> None:
+    less = bounds.minimum if bounds.cooler > 0 else bounds.maximum
+    middle = (bounds.minimum + bounds.maximum) // 2
+    output = in_force(bounds, middle)
+    for tenth in range(1, 15):
+        now_ns = tenth * WRITE_NS
+        foreign = tenth % 5 == 0
+        assert output.found(now_ns, less if foreign else middle, True) is True
+        assert (output.trouble is Trouble.LESS) is (tenth >= 10)
+        output.due(now_ns, output.trouble is Trouble.LESS)
+        output.wrote(now_ns, middle, "")
+    assert f"something else has made it {less} where it was {middle}, which cools less" in output.why
+    # It is looked at more often then, and calms down.
+    output.looked(2 * SECOND, middle, True, None, "")
+    assert output.look_due(2 * SECOND + WRITE_NS)
+    assert output.trouble is Trouble.LESS
+    output.looked(3 * SECOND, middle, True, None, "")
+    assert output.trouble is Trouble.NONE
+    assert not output.look_due(3 * SECOND + WRITE_NS)
+
+
+def test_what_somebody_else_keeps_cooler_is_not_written_over() -> None:
+    output = in_force(FAN, 80)
+    assert output.found(WRITE_NS, None, True)
+    assert output.found(WRITE_NS, 250, True)
+    assert not output.found(2 * WRITE_NS, 250, True)
+    assert output.trouble is Trouble.YIELDS
+    assert output.found(2 * WRITE_NS + FIGHT_NS, 250, True)
+
+
 # --- one output -------------------------------------------------------------------------------------------------------
 
 

@@ -185,7 +185,7 @@ def test_a_device_that_vanishes_and_returns_elsewhere_is_taken_and_restored(
     writes.take()
     assert hardware.apply(Command({"fan_pwm": 91})).failed[0][0] == "fan_pwm"
     hardware.read()
-    assert "no hwmon chip called chip" in hardware.missing["fan_pwm"]
+    assert "no hwmon chip called chip has pwm1" in hardware.missing["fan_pwm"]
     back = chip.with_name("hwmon7")
     chip.with_name("gone").rename(back)
     (tmp_path / "sys/class/hwmon/hwmon7").symlink_to(back)

@@ -25,10 +25,11 @@ from hardware.interface import (
 from hardware.linux import cpufreq, hwmon, powercap, thermal
 from hardware.linux import nvml as nvidia
 from hardware.linux.application import Application
+from hardware.linux.cells import Readable
 from hardware.linux.hands import Asked, Hands
 from hardware.linux.output import Output
 from hardware.linux.proc import Meminfo, Stat, Table, TableCell
-from hardware.linux.sysfs import Outcome, Readable, Root
+from hardware.linux.sysfs import Outcome, Root
 
 SCAN_READS = 10
 """While a device is missing, it is looked for again once in so many reads."""

@@ -19,12 +19,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hardware.guardian import ANSWER, ANSWER_EVERY, LONGEST_LEASE_NS, PACKET_BYTES
+from hardware.guardian import LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
 from hardware.journal import FOLDER
+from hardware.linux.cells import Readable
 from hardware.linux.hands import Asked
 from hardware.linux.output import Output
-from hardware.linux.sysfs import FileCell, Outcome, Readable
+from hardware.linux.sysfs import FileCell, Outcome
+from hardware.told import ANSWER, ANSWER_EVERY
 from hardware.watch import LEASE_NS
 
 START_SECONDS = 40.0
@@ -38,8 +40,9 @@ NOTES = {
     "unseen": "nobody can tell what was set before, and nothing is set when it is given back",
 }
 """What a user has to know of an output that is taken."""
-DEAF_NS = 5_000_000_000
-"""A guardian that has not answered for so long, or for three answers, is ended, and another one started."""
+DEAF_NS = 2_000_000_000
+"""A guardian that has not answered for so long, or for three answers, is ended, and another one started. Two files that
+hang one after the other, and are left after a second, are no reason yet."""
 RESTARTS = 5
 RESTART_NS = 60_000_000_000
 """So many restarts are tried within so long. One more is started without outputs, which gives back and ends."""
@@ -100,6 +103,8 @@ class GuardedHands:
         self.final: dict[str, Any] = {}
         """What the last guardian said at its end: why, what is unrestored, and how late it was."""
         self._why = ""
+        self._acted: set[str] = set()
+        """What was proposed to a guardian that has not said since that it was given back."""
         self._tick = 0
         self._heard_ns = 0
         self._starts_ns: list[int] = []
@@ -183,6 +188,7 @@ class GuardedHands:
             place = self._places.get(name)
             if place is not None:
                 numbers += place, asked.raw
+                self._acted.add(name)
         if self._ready and self._acts:
             self._tick += 1
             # `PROPOSAL` and a `PAIR` for each output.
@@ -259,7 +265,10 @@ class GuardedHands:
         self._starts_ns.append(self._heard_ns)
         outputs = [_description(name, self._described.get(name)) for name in self._names] if acts else []
         libraries = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-        hello = {"root": self._root, "lease_ns": self._lease_ns, "outputs": outputs, "libraries": libraries}
+        # Should its journal be lost, there is nobody else who knows what has to be cooled.
+        acted = [_description(name, self._described.get(name)) for name in self._names if name in self._acted]
+        hello = {"root": self._root, "lease_ns": self._lease_ns, "outputs": outputs, "acted": acted,
+                 "libraries": libraries}  # fmt: skip
         self._send(b"H" + json.dumps(hello).encode())
         if not acts:
             self._send(b"B")
@@ -344,10 +353,13 @@ class GuardedHands:
     def _told(self, table: dict[str, Any]) -> None:
         if "ready" in table:
             if not table["ready"]:
-                self._why, self._refused_to_begin = table["why"], True
+                self._why = "; ".join([table["why"], *(f"{name}: {why}" for name, why in table["unrestored"])])
+                self._refused_to_begin = True
                 self._refuses = not self._began
+                self._acted.difference_update(table["restored"])
                 return
             self._ready = self._began = True
+            self._acted.clear()
             self.replayed, self.had = table["replayed"], tuple(table["had"])
             self.notes = {name: NOTES[note] for name, note in table["notes"].items()}
             taken = [name for name in self._names if name not in table["refused"]] if self._acts else []
@@ -355,6 +367,9 @@ class GuardedHands:
             self.refused = {name: why for name, why in self._failed.items() if name in self._described}
         elif "final" in table:
             self.final, self.state = table, table["state"]
+            # Whatever is asked of it now, it does not do any more.
+            self._acted.clear()
+            self._places = {}
             self._why = table["why"]
             return
         else:

@@ -169,8 +169,9 @@ def _match(root: Root, chips: tuple[Chip, ...], source: Source) -> tuple[Chip, i
                 )
             if matches:
                 return matches[0]
-    label = f" labelled {', '.join(source.labels)}" if source.labels else ""
-    return f"no hwmon chip called {' or '.join(source.names) or '(none named)'} has {source.attribute}{label}"
+    said = f"{source.attribute} labelled {', '.join(source.labels)}"
+    looked_for = said if source.labels else FILES[source.attribute].format(source.index)
+    return f"no hwmon chip called {' or '.join(source.names) or '(none named)'} has {looked_for}"
 
 
 def _indices(root: Root, chip: Chip, source: Source, label: str | None) -> list[int]:

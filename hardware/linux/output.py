@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hardware.linux.sysfs import Cell, FileCell, Readable, Root
+from hardware.linux.cells import Cell, Readable
+from hardware.linux.sysfs import FileCell, Root
 
 MOST = 10**18 - 1
 """The largest number that a file may show or take."""

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from hardware.status import Status
 
@@ -30,24 +30,6 @@ class Outcome(NamedTuple):
     value: int | None
     status: Status
     detail: str = ""
-
-
-class Readable(Protocol):
-    """A place that shows an integer; `where` says for people which one it is."""
-
-    @property
-    def where(self) -> str:
-        """The path without the root, or the library call."""
-
-    def read(self) -> Outcome:
-        """The integer in the place's own unit. Never raises."""
-
-
-class Cell(Readable, Protocol):
-    """A place that takes an integer as well."""
-
-    def write(self, raw: int) -> Outcome:
-        """Write the integer in the place's own unit. Never raises."""
 
 
 def parse_integer(data: bytes) -> Outcome:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hardware.by_hand import restore
 from hardware.interface import Applied, Command, Readings, Status, Wiring
 from hardware.journal import FOLDER
 from hardware.linux.adapter import LinuxHardware
@@ -29,7 +30,7 @@ from hardware.linux.guarded import GuardedHands
 from hardware.linux.hands import DirectHands, Hands
 from hardware.linux.sysfs import Root
 from hardware.linux.tree import SysTree
-from hardware.restore import LEASE, restore
+from hardware.restore import LEASE
 
 MACHINE = Path("/run/machine")
 """The root that the backend is given: the kernel's own sys, and the world's proc and application port."""
