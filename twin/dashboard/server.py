@@ -30,6 +30,7 @@ from twin.dashboard.openapi import openapi
 from twin.dashboard.pool import Pools, pool
 from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
+from twin.dashboard.words import mistaken
 from twin.record.files import RecordError
 
 PER_SECOND, BURST = 10.0, 3.0
@@ -73,6 +74,11 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     @app.errorhandler(HTTPException)
     def wrong(error: HTTPException) -> Response:
         return answer(refusal(error.name), error.code or 500)
+
+    @app.errorhandler(Exception)
+    def mistake(error: Exception) -> Response:
+        mistaken("a request", error)
+        return answer(refusal("this went wrong here, which the log says more of"), 500)
 
     quiet = logging.getLogger("twin.dashboard.engine")
     quiet.setLevel(logging.CRITICAL)
