@@ -22,7 +22,6 @@ from urllib.parse import parse_qs
 
 from twin.dashboard.words import encoded, refusal
 
-HELLO_BYTES = 65_536
 METHODS = ("GET", "HEAD")
 SOCKET = "/socket.io/"
 _PLAIN = re.compile(r"/[A-Za-z0-9._~/-]*")
