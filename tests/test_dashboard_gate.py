@@ -254,6 +254,26 @@ def test_a_number_that_is_none_is_refused_with_what_is_allowed(page: Page) -> No
         assert answer.json["error"]["allowed"] == "1 to 300"
 
 
+@pytest.mark.parametrize("query", ["run=a&run=b", "n=1&n=1", "x=1&x=2"])
+def test_nothing_is_given_twice(page: Page, query: str) -> None:
+    answer = asked(page, f"/api/metrics/history?{query}")
+    assert answer.status == 400
+    assert answer.json["error"]["allowed"] == "once"
+    assert answer.json["error"]["key"] == query[0 : query.index("=")]
+
+
+def test_a_course_has_both_its_ends(page: Page) -> None:
+    assert asked(page, "/api/course?points=1").status == 400
+    assert page.data("/api/course?points=2&columns=cycle")["columns"]["cycle"] == [0, 19]
+
+
+def test_runs_are_told_in_the_order_of_the_command() -> None:
+    served = Served(["b", "a"])
+    for name in ("c", "a", "b"):
+        served.add(some_run(1, name))
+    assert [run.about.id for run in served.runs] == ["b", "a", "c"]
+
+
 def test_names_with_markup_come_as_text(page: Page) -> None:
     answer = asked(page, "/api/runs")
     assert answer.header("Content-Type") == "application/json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import ipaddress
 import json
 import os
 import signal
@@ -22,8 +23,8 @@ from commands import BRIEF, PYTHON, answer, command, interpreted, refused
 from dashboards import about, row
 from running import DIGESTS
 
+from twin.cli import InputError, paging, texts
 from twin.cli import page as page_module
-from twin.cli import paging, texts
 from twin.cli.page import Pace
 from twin.cli.paging import holder
 from twin.control.cycle import Cycle
@@ -292,6 +293,36 @@ def test_a_port_that_is_taken_is_said_with_who_has_it_and_another(tmp_path: Path
     name = Path("/proc/self/comm").read_text().strip()
     refused(2, [f"--port {port}: is taken by {name} (process {os.getpid()})", " is free"], said)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("bind", "own"), [("0.0.0.0", "192.0.2.7"), ("::", "[2001:db8::7]")])
+def test_who_lets_others_in_is_told_where_they_find_it(bind: str, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_own_ipv4", lambda: ["192.0.2.7"])
+    monkeypatch.setattr(paging, "_own_ipv6", lambda: ["2001:db8::7"])
+    monkeypatch.setattr(paging.socket, "gethostname", lambda: "box")
+    monkeypatch.setattr(paging.socket, "getfqdn", lambda: "box.example")
+    options = argparse.Namespace(port=0, bind=bind, allow_remote=True)
+    try:
+        with paging.listening(options) as (listener, access):
+            port = listener.getsockname()[1]
+            said = paging.elsewhere(access)
+    except InputError:
+        assert bind == "::", "a machine without IPv6"
+        return
+    assert said[:-1] == [
+        f"from other machines http://{name}:{port}/?token={access.token}" for name in (own, "box", "box.example")
+    ]
+    assert "not encrypted" in said[-1]
+
+
+def test_a_page_for_this_machine_alone_says_no_more() -> None:
+    with paging.listening(argparse.Namespace(port=0, bind=None, allow_remote=False)) as (_, access):
+        assert paging.elsewhere(access) == []
+
+
+def test_own_addresses_are_none_of_a_loopback() -> None:
+    for address in (*paging._own_ipv4(), *paging._own_ipv6()):
+        assert not ipaddress.ip_address(address).is_loopback
 
 
 def test_nobody_has_a_port_that_is_free() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import twin
 from hardware.interface import Hardware
-from twin.cli.paging import link, listening
+from twin.cli.paging import elsewhere, link, listening
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.dashboard.feed import Feed, Insight, columns
@@ -72,6 +72,7 @@ class Page:
         self.process = 0
         """The one that keeps the page's, once it has begun."""
         self.link = link(access)
+        self.elsewhere = elsewhere(access)
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None, errors: Path) -> Feed:
         """Start the process, and tell it of the run. What goes wrong there is added to the file `errors`."""
@@ -168,7 +169,8 @@ def fed(page: Page | None, about: About, controller: Controller, run_dir: rundir
     except OSError as error:
         raise failure(file, "writing the page's link", error) from error
     feed = page.begin(about, getattr(controller, "insight", None), run_dir.file(rundir.RUN_LOG))
-    print(f"dashboard: {page.link}", file=sys.stderr, flush=True)
+    for line in (page.link, *page.elsewhere):
+        print(f"dashboard: {line}", file=sys.stderr, flush=True)
     try:
         yield feed
     finally:

@@ -19,7 +19,7 @@ from flask import Flask, Response
 from flask_socketio import SocketIO
 from werkzeug.exceptions import HTTPException
 
-from twin.dashboard.answers import Refused, Served, answer, described, encoded, refusal
+from twin.dashboard.answers import Refused, Served, answer, described, encoded, once, refusal
 from twin.dashboard.api import api
 from twin.dashboard.clients import PATIENCE_SECONDS, PING_SECONDS, Client, Waiting
 from twin.dashboard.compared import compared
@@ -65,6 +65,8 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
         prometheus(served, pools), openapi(),
     ):  # fmt: skip
         app.register_blueprint(routes)
+
+    app.before_request(once)
 
     @app.errorhandler(Refused)
     def refused(error: Refused) -> Response:
