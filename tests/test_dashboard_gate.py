@@ -14,7 +14,9 @@ import pytest
 from dashboards import MARKUP, TOKEN, UPGRADE, Answer, Page, WebSocketClient, serving, some_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wsproto.utilities import RemoteProtocolError
 
+from twin.dashboard import clients, words
 from twin.dashboard.answers import Served
 from twin.dashboard.gate import Access, Gate, Limits, heard, hello
 from twin.dashboard.server import make_app
@@ -252,6 +254,26 @@ def test_a_number_that_is_none_is_refused_with_what_is_allowed(page: Page) -> No
         assert answer.json["error"]["allowed"] == "1 to 300"
 
 
+@pytest.mark.parametrize("query", ["run=a&run=b", "n=1&n=1", "x=1&x=2"])
+def test_nothing_is_given_twice(page: Page, query: str) -> None:
+    answer = asked(page, f"/api/metrics/history?{query}")
+    assert answer.status == 400
+    assert answer.json["error"]["allowed"] == "once"
+    assert answer.json["error"]["key"] == query[0 : query.index("=")]
+
+
+def test_a_course_has_both_its_ends(page: Page) -> None:
+    assert asked(page, "/api/course?points=1").status == 400
+    assert page.data("/api/course?points=2&columns=cycle")["columns"]["cycle"] == [0, 19]
+
+
+def test_runs_are_told_in_the_order_of_the_command() -> None:
+    served = Served(["b", "a"])
+    for name in ("c", "a", "b"):
+        served.add(some_run(1, name))
+    assert [run.about.id for run in served.runs] == ["b", "a", "c"]
+
+
 def test_names_with_markup_come_as_text(page: Page) -> None:
     answer = asked(page, "/api/runs")
     assert answer.header("Content-Type") == "application/json"
@@ -283,6 +305,56 @@ def test_head_is_get_without_its_body(page: Page) -> None:
                                     {"Sec-WebSocket-Version": None}, {"Upgrade": None}])  # fmt: skip
 def test_only_websockets_upgrade(page: Page, change: Mapping[str, Any]) -> None:
     assert asked(page, SOCKET, change).status == 400
+
+
+@pytest.mark.parametrize("line", [b"X-A: b\0c", b"X-A: b\x01c", b"X-A: b\x7f", b"X A: b", b"X(: b", b"X-A: b\x0bc",
+                                  b"X-A: b\x1b[31m", b"X-A: b\r\n c"])  # fmt: skip
+@pytest.mark.parametrize("route", ["/api/runs", SOCKET])
+def test_headers_are_of_plain_characters(
+    page: Page, route: str, line: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = {"Host": page.host, "Connection": "close", **BEARER, **(UPGRADE if route == SOCKET else {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in told.items()).encode()
+    answer = page.say(f"GET {route} HTTP/1.1\r\n".encode() + head + line + b"\r\n\r\n")
+    # A line that is no header at all ends the headers, and one that goes on in the next is put together.
+    assert answer.status == 400 or line.startswith(b"X A") or line.endswith(b"\n c")
+    well_dressed(page, answer)
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
+
+
+@settings(max_examples=100)
+@given(name=st.binary(max_size=12), value=st.binary(max_size=30))
+def test_no_header_brings_an_upgrade_down(page: Page, name: bytes, value: bytes) -> None:
+    told = {"Host": page.host, **BEARER, **UPGRADE}
+    head = "".join(f"{each}: {text}\r\n" for each, text in told.items()).encode()
+    with page.connect() as connection:
+        connection.sendall(b"GET " + SOCKET.encode() + b" HTTP/1.1\r\n" + head + name + b": " + value + b"\r\n\r\n")
+        assert connection.recv(65_536)[9:12] in (b"101", b"400", b"401", b"403", b"405", b"413")
+
+
+def test_what_a_library_makes_of_an_upgrade_is_one_line(
+    page: Page, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RemoteProtocolError("bad\n" + "x" * 2_000)
+
+    monkeypatch.setattr(words, "_said", 0)
+    monkeypatch.setattr(clients._Terse, "receive_data", fails)
+    for _ in range(words.SAID + 5):
+        assert asked(page, SOCKET).status == 400
+    assert len(caplog.records) == words.SAID
+    for record in caplog.records:
+        assert "\n" not in record.getMessage()
+        assert len(record.getMessage()) < 400
+    assert capfd.readouterr().err == ""
+
+
+def test_a_close_has_its_code_and_no_words(page: Page) -> None:
+    client = WebSocketClient(page)
+    client.join()
+    client.frame(0x81, b"\xff\xfe")
+    assert client._frame() == (0x88, (1007).to_bytes(2, "big"))
 
 
 @pytest.mark.parametrize("query", ["EIO=4&transport=polling", "EIO=3&transport=websocket", "transport=websocket", "",
@@ -375,11 +447,29 @@ def test_who_asks_too_often_waits() -> None:
     assert [status() for _ in range(3)] == [200, 200, 429]
 
 
+def test_whoever_knows_the_token_pays_for_nobody_else() -> None:
+    gate = Gate(lambda _, start: start("200 OK", []) or [b"x"], Access("t", ("h",)), Limits(burst=3.0, per_second=1.0),
+                lambda: 0.0)  # fmt: skip
+
+    def status(path: str = "/api/runs", token: str = "", host: str = "h", **more: str) -> int:
+        said: list[str] = []
+        environ = {"REMOTE_ADDR": "127.0.0.1", "REQUEST_METHOD": "GET", "RAW_URI": path, "PATH_INFO": path,
+                   "HTTP_HOST": host, "QUERY_STRING": token and f"token={token}", **more}  # fmt: skip
+        gate(environ, lambda line, _: said.append(line))
+        return int(said[0][:3])
+
+    # Refused for each of the reasons, all out of one bucket.
+    assert [status(), status(host="x"), status(token="x")] == [401, 403, 401]
+    assert [status(), status(host="x"), status(token="t", HTTP_ORIGIN="null")] == [429, 429, 429]
+    assert [status("/") for _ in range(4)] == [200, 200, 200, 429]
+    assert [status(token="t"), status("/", token="t"), status(token="t"), status(token="t")] == [200, 200, 200, 429]
+
+
 def test_addresses_are_forgotten_in_the_end() -> None:
     gate = Gate(lambda _, start: start("200 OK", []) or [b"x"], Access("t", ("h",)), Limits(addresses=10))
     for number in range(100):
         gate({"REMOTE_ADDR": str(number), "REQUEST_METHOD": "GET", "RAW_URI": "/", "PATH_INFO": "/"}, lambda *_: None)
-    assert len(gate._rates._left) == 10
+    assert len(gate._refused._left) == 10
 
 
 def test_a_head_that_does_not_come_is_not_waited_for() -> None:

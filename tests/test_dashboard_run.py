@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import ipaddress
 import json
 import os
 import signal
@@ -19,13 +20,16 @@ from typing import Any
 
 import pytest
 from commands import BRIEF, PYTHON, answer, command, interpreted, refused
+from dashboards import about, row
 from running import DIGESTS
 
+from twin.cli import InputError, paging, texts
 from twin.cli import page as page_module
-from twin.cli import paging, texts
 from twin.cli.page import Pace
 from twin.cli.paging import holder
 from twin.control.cycle import Cycle
+from twin.dashboard import keeper
+from twin.dashboard.live import LiveRun
 
 RUN = ("run", "gaming", "--duration", "3", "--set", "heartbeat.t0_ns=100000000", "--seed", "5")
 """Three seconds, which are enough to look in."""
@@ -45,7 +49,13 @@ class Running:
         self.link = self.process.stderr.readline().removeprefix("dashboard: ").strip()
         self.address, _, self.token = self.link.removeprefix("http://").partition("/?token=")
         assert self.token, self.process.stderr.read()
-        (self.page,) = children(self.process.pid)
+        (self.keeper,) = children(self.process.pid)
+        self.page = self.newest_page()
+
+    def newest_page(self, but: int = 0) -> int:
+        """The process of the page, another one than `but`."""
+        found: int = until(lambda: next((each for each in children(self.keeper) if each != but), 0))
+        return found
 
     def data(self, target: str) -> Any:
         """What the page answers; None while nobody does."""
@@ -96,8 +106,9 @@ def running(place: Path, *more: str) -> Iterator[Running]:
     finally:
         run.process.kill()
         run.process.communicate()
-        if alive(run.page):
-            os.kill(run.page, signal.SIGKILL)
+        for each in (run.keeper, run.page):
+            if alive(each):
+                os.kill(each, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +125,9 @@ def test_a_run_that_is_watched_is_the_same_run(tmp_path: Path, alone: dict[str, 
         assert stat.S_IMODE(link.stat().st_mode) == 0o600
         first = until(lambda: (run.data("/api/metrics/latest") or {}).get("record"))
         assert first["cycle"] >= 0
-        opened = [os.readlink(each) for each in Path(f"/proc/{run.page}/fd").iterdir()]  # noqa: PTH115
-        words = Path(f"/proc/{run.page}/cmdline").read_text() + Path(f"/proc/{run.page}/environ").read_text()
+        both = [Path("/proc", str(each)) for each in (run.keeper, run.page)]
+        opened = [os.readlink(each) for process in both for each in (process / "fd").iterdir()]  # noqa: PTH115
+        words = "".join((process / name).read_text() for process in both for name in ("cmdline", "environ"))
         result = run.result()
         # The command has ended; the page stays a moment, and says how it came out.
         (told,) = until(lambda: run.data("/api/runs"))["runs"]
@@ -127,22 +139,66 @@ def test_a_run_that_is_watched_is_the_same_run(tmp_path: Path, alone: dict[str, 
     assert run.token not in words
     assert run.token not in (place / "run.log").read_text()
     for target in opened:
-        assert target.startswith(("socket:", "pipe:", "anon_inode:")) or target in ("/dev/null", str(place / "run.log"))
+        assert target.startswith(("socket:", "pipe:", "anon_inode:", "/memfd:told")) or target in (
+            "/dev/null",
+            str(place / "run.log"),
+        )
     assert {"page.link", "dashboard.url"}.isdisjoint(path.name for path in place.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize("which", ["keeper", "page"])
 def test_what_becomes_of_the_page_is_nothing_to_the_run(
-    tmp_path: Path, alone: dict[str, Any], number: signal.Signals
+    tmp_path: Path, alone: dict[str, Any], number: signal.Signals, which: str
 ) -> None:
     with running(tmp_path / "run") as run:
         until(lambda: (run.data("/api/metrics/latest") or {}).get("record"))
-        os.kill(run.page, number)
+        os.kill(getattr(run, which), number)
         result = run.result()
         # Nobody is left over, whatever had become of it.
-        assert not alive(run.page)
+        until(lambda: not alive(run.page) and not alive(run.keeper))
     assert {name: result[name] for name in DIGESTS} == alone
-    assert run.said.count("the page is gone") == (number == signal.SIGKILL)
+    gone = f"the run goes on without it, and twin dashboard {tmp_path / 'run'} shows it"
+    assert run.said.count(gone) == (number == signal.SIGKILL and which == "keeper")
+
+
+def test_a_page_that_dies_comes_back_with_the_same_address(tmp_path: Path, alone: dict[str, Any]) -> None:
+    with running(tmp_path / "run", "--speed", "0.5") as run:
+        until(lambda: (run.data("/api/metrics/latest") or {}).get("record"))
+        os.kill(run.page, signal.SIGKILL)
+        second = run.newest_page(but=run.page)
+        until(lambda: (run.data("/api/metrics/latest") or {}).get("record"))
+        (told,) = run.data("/api/runs")["runs"]
+        result = run.result()
+        until(lambda: not alive(second) and not alive(run.keeper))
+    assert told["lost"] > 0
+    assert told["cycles"] > told["lost"]
+    assert {name: result[name] for name in DIGESTS} == alone
+    assert "the page is gone" not in run.said
+    assert "the page ended (signal 9); it is started again" in (tmp_path / "run" / "run.log").read_text()
+
+
+def test_a_page_that_always_dies_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(keeper, "SERVER", "no.such.module")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+        ours.send(b"hello")
+        ours.send(b"about")
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            # A number has one owner: the keeper's are copies.
+            copies = [str(os.dup(each.fileno())) for each in (listener, theirs)]
+            assert keeper.main(copies) == keeper.GIVEN_UP
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def test_what_an_earlier_page_had_is_lost_to_the_next() -> None:
+    run = LiveRun(about(), again=True)
+    for cycle in range(20, 25):
+        run.record(3, row(cycle), None)
+    assert (run.lost, run.cycles) == (20, 25)
 
 
 def test_a_page_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
@@ -237,6 +293,36 @@ def test_a_port_that_is_taken_is_said_with_who_has_it_and_another(tmp_path: Path
     name = Path("/proc/self/comm").read_text().strip()
     refused(2, [f"--port {port}: is taken by {name} (process {os.getpid()})", " is free"], said)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("bind", "own"), [("0.0.0.0", "192.0.2.7"), ("::", "[2001:db8::7]")])
+def test_who_lets_others_in_is_told_where_they_find_it(bind: str, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_own_ipv4", lambda: ["192.0.2.7"])
+    monkeypatch.setattr(paging, "_own_ipv6", lambda: ["2001:db8::7"])
+    monkeypatch.setattr(paging.socket, "gethostname", lambda: "box")
+    monkeypatch.setattr(paging.socket, "getfqdn", lambda: "box.example")
+    options = argparse.Namespace(port=0, bind=bind, allow_remote=True)
+    try:
+        with paging.listening(options) as (listener, access):
+            port = listener.getsockname()[1]
+            said = paging.elsewhere(access)
+    except InputError:
+        assert bind == "::", "a machine without IPv6"
+        return
+    assert said[:-1] == [
+        f"from other machines http://{name}:{port}/?token={access.token}" for name in (own, "box", "box.example")
+    ]
+    assert "not encrypted" in said[-1]
+
+
+def test_a_page_for_this_machine_alone_says_no_more() -> None:
+    with paging.listening(argparse.Namespace(port=0, bind=None, allow_remote=False)) as (_, access):
+        assert paging.elsewhere(access) == []
+
+
+def test_own_addresses_are_none_of_a_loopback() -> None:
+    for address in (*paging._own_ipv4(), *paging._own_ipv6()):
+        assert not ipaddress.ip_address(address).is_loopback
 
 
 def test_nobody_has_a_port_that_is_free() -> None:

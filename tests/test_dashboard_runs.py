@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +17,11 @@ from dashboard_runs import TICK_PLACES, Row, recorded, told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.dashboard.answers import Served
 from twin.dashboard.live import LiveRun
 from twin.dashboard.replayed import ReplayedRun
 from twin.dashboard.runs import KEPT, POINTS
-from twin.dashboard.server import Emitter
+from twin.dashboard.server import Emitter, make_app
 from twin.dashboard.tables import TableRun, open_run
 from twin.record.files import RecordInputError
 
@@ -211,6 +214,40 @@ def test_a_run_that_was_made_again_is_read_from_its_tables(run: TableRun, record
     assert (again.state, again.cycles, again.tables, again.lost) == ("lost", 30, folder, 0)
     assert (again.about.origin, list(again.records())) == ("replayed", records)
     assert again.history(2) == records[-2:]
+
+
+def test_a_followed_run_is_as_old_as_its_log(run: TableRun, tmp_path: Path) -> None:
+    live = LiveRun(replace(run.about, run_dir=str(tmp_path)))
+    again = ReplayedRun(live, None, None)
+    assert again.age_ms is None
+    live.record(0, list(run.history(1)[0].values()), None)
+    assert again.age_ms is not None
+    log = tmp_path / "seam.log"
+    log.write_bytes(b"")
+    os.utime(log, (0, 1_000))
+    # The record came just now, and is old all the same.
+    assert again.age_ms > 10**9
+    os.utime(log, (0, 2**33))
+    assert again.age_ms == 0
+
+
+def test_tables_that_are_others_now_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    shown = open_run("a", "a", copy)
+    assert shown.tables == copy
+    shutil.rmtree(copy)
+    served = Served()
+    served.add(shown)
+    served.add(open_run("b", "b", folder))
+    client = make_app(served)[0].test_client()
+    for _ in range(2):
+        answer = client.get("/api/difference?a=a&b=b")
+        assert answer.status_code == 503
+        assert "was removed or replaced while it was shown" in answer.json["error"]["message"]
+        if not copy.exists():
+            shutil.copytree(folder, copy)
+            (copy / "control.parquet").touch()
 
 
 def test_a_replay_that_failed_leaves_what_it_told(run: TableRun, records: list[Row], tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ MISTAKES = [
     ("faults = [{target = 'cpu_fam', state = 'off'}]",
      "faults[0].target = 'cpu_fam': no such channel; did you mean cpu_fan?"),
     ("faults = [{target = 'cpu', state = 'broken'}]", 'faults[0].state = "broken": allowed are ok, off, stuck'),
-    ("random_faults.targets = ['moon']", "random_faults.targets[0] = 'moon': no such channel"),
+    ("random_faults.targets = ['moon']", "random_faults.targets[0] = 'moon': no such channel. Known are"),
     (f"a = {'[' * 40}{']' * 40}", "a[0][0]...: is nested 32 deep and more"),
     (f"{'a.' * 3_000}a = 1", "a.a.a...: is nested 32 deep and more"),
     ("name = \nseed = 1", "TOML syntax: Invalid value (at line 1, column 8), in 'name ='"),

@@ -328,7 +328,7 @@ def _fault_problems(scenario: Scenario) -> list[str]:
     for key, name in named:
         if name not in targets:
             near = difflib.get_close_matches(name, targets, n=1)
-            found.append(f"{key} = {name!r}: no such channel{f'; did you mean {near[0]}?' if near else ''} "
+            found.append(f"{key} = {name!r}: no such channel{f'; did you mean {near[0]}?' if near else '.'} "
                          f"Known are {', '.join(targets)}")  # fmt: skip
     return found
 

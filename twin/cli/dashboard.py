@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from typing import Any
 import twin
 from twin import __version__
 from twin.cli import DONE, InputError, output
-from twin.cli.paging import link, listening
+from twin.cli.paging import elsewhere, link, listening
+from twin.cli.scratch import scratch
 from twin.dashboard.answers import Served
 from twin.dashboard.live import LiveRun
 from twin.dashboard.replayed import ReplayedRun
@@ -51,7 +51,7 @@ class Asked:
     path: Path
     is_experiment: bool = False
     tables: TableRun | None = None
-    backend: str = ""
+    backend: str | None = None
     replays: bool = False
     note: str = ""
 
@@ -71,6 +71,8 @@ def main(options: argparse.Namespace) -> int:
             if each.note:
                 print(f"twin: {each.path}: {each.note}", file=sys.stderr)
         _announce(options, link(access), asked)
+        for line in elsewhere(access):
+            print(f"twin: {line}", file=sys.stderr)
         feeds, folders = stack.enter_context(_replays([each for each in asked if each.replays]))
         # Imported here: whoever named something wrong need not wait for it.
         from twin.dashboard.server import serve
@@ -90,7 +92,7 @@ def _served(asked: Sequence[Asked], folders: dict[str, Path]) -> tuple[Served, C
     """What is served from the beginning, and what takes the place of a run of which a replay tells."""
     from twin.dashboard.experiments import Experiment
 
-    served = Served()
+    served = Served([each.id for each in asked])
     tables = {each.id: each.tables for each in asked}
     for each in asked:
         if each.tables is not None:
@@ -163,7 +165,7 @@ def _looked_at(path: Path, taken: set[str]) -> Asked:
         whole = read_seam_log(directory.file(SEAM_LOG))
         if not whole.complete:
             note = f"the run was cut short; what was saved is shown, up to {whole.last_good}"
-    return Asked(run_id, name, path, backend=str((manifest or {}).get("backend", "")), replays=True, note=note)
+    return Asked(run_id, name, path, backend=(manifest or {}).get("backend"), replays=True, note=note)
 
 
 @contextlib.contextmanager
@@ -173,7 +175,7 @@ def _replays(asked: Sequence[Asked]) -> Iterator[tuple[list[socket.socket], dict
     folders: dict[str, Path] = {}
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-dashboard-"))) if asked else Path()
+        place = stack.enter_context(scratch("twin-dashboard-")) if asked else Path()
         try:
             for number, each in enumerate(asked):
                 if each.tables is None:

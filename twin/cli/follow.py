@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def follow(run: Path, channel: socket.socket, names: tuple[str, str, str], tables: Path | None) -> None:
+def follow(run: Path, channel: socket.socket, names: tuple[str, str, str | None], tables: Path | None) -> None:
     """Replay the log of the run directory `run` into the feed `channel`, and into tables in the folder `tables`.
 
     `names` are its name among the runs that are served, its name for people, and its backend. Raises `RecordError`.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import twin
 from hardware.interface import Hardware
-from twin.cli.paging import link, listening
+from twin.cli.paging import elsewhere, link, listening
 from twin.control.cycle import Cycle
 from twin.control.view import Controller
 from twin.dashboard.feed import Feed, Insight, columns
@@ -64,14 +64,15 @@ class Pace:
 
 
 class Page:
-    """An address that is taken, and the process that serves the page there once a run begins."""
+    """An address that is taken, and the process that keeps the page there once a run begins."""
 
     def __init__(self, listener: socket.socket, access: Access) -> None:
         self._listener = listener
         self._access = access
         self.process = 0
-        """The page's, once it has begun."""
+        """The one that keeps the page's, once it has begun."""
         self.link = link(access)
+        self.elsewhere = elsewhere(access)
 
     def begin(self, about: About, insight: Callable[[], Insight | None] | None, errors: Path) -> Feed:
         """Start the process, and tell it of the run. What goes wrong there is added to the file `errors`."""
@@ -86,7 +87,7 @@ class Page:
                 os.set_inheritable(descriptor, True)
             self.process = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "twin.dashboard.server", *map(str, descriptors)],
+                [sys.executable, "-P", "-m", "twin.dashboard.keeper", *map(str, descriptors)],
                 # Hundreds of threads would each have a heap of their own.
                 {**os.environ, "PYTHONPATH": os.pathsep.join(path), "MALLOC_ARENA_MAX": "2"},
                 # Who reads our output waits for its end, and the page ends later.
@@ -103,8 +104,12 @@ class Page:
     def end(self, told: bool) -> None:
         """Let go of the process, which ends by itself a moment after its feed; not `told`, or stopped, it is ended."""
         with contextlib.suppress(OSError):
-            state = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0]
-            if not told or state == "T":
+            children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
+            states = [
+                Path("/proc", each, "stat").read_text().rpartition(")")[2].split()[0]
+                for each in (str(self.process), *children)
+            ]
+            if not told or "T" in states:
                 os.kill(self.process, signal.SIGKILL)
                 os.waitpid(self.process, 0)
             else:
@@ -164,7 +169,8 @@ def fed(page: Page | None, about: About, controller: Controller, run_dir: rundir
     except OSError as error:
         raise failure(file, "writing the page's link", error) from error
     feed = page.begin(about, getattr(controller, "insight", None), run_dir.file(rundir.RUN_LOG))
-    print(f"dashboard: {page.link}", file=sys.stderr, flush=True)
+    for line in (page.link, *page.elsewhere):
+        print(f"dashboard: {line}", file=sys.stderr, flush=True)
     try:
         yield feed
     finally:

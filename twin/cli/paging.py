@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import ipaddress
 import os
 import secrets
 import socket
+import struct
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +23,7 @@ NEEDED = ("flask", "flask_socketio", "simple_websocket", "werkzeug")
 """What the extra `dashboard` brings."""
 TRIED = 100
 """So many ports after a taken one are looked at for a free one."""
+_SIOCGIFADDR = 0x8915
 _LISTENS = "0A"
 """The state of a socket that listens, in /proc/net/tcp."""
 _HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -56,6 +59,43 @@ def listening(options: argparse.Namespace) -> Iterator[tuple[socket.socket, Acce
 def link(access: Access) -> str:
     """What a browser opens."""
     return f"http://{access.hosts[0]}/?token={access.token}"
+
+
+def elsewhere(access: Access) -> list[str]:
+    """Where other machines find the page, and what they should know; nothing where they may not come."""
+    if not access.remote:
+        return []
+    here, _, port = access.hosts[0].rpartition(":")
+    # At every address, or at the one that has been said.
+    addresses = {"127.0.0.1": _own_ipv4, "[::1]": _own_ipv6}.get(here, list)()
+    names = [each for each in access.hosts if each not in (access.hosts[0], f"localhost:{port}")]
+    own = (*(place(each, port) for each in addresses), *names)
+    return [
+        *(f"from other machines http://{each}/?token={access.token}" for each in dict.fromkeys(own)),
+        "the connection is not encrypted: whoever is between can read it, and the token",
+    ]
+
+
+def _own_ipv4() -> list[str]:
+    """The addresses of this machine that others may reach, one for each interface."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                found.append(socket.inet_ntoa(answer[20:24]))
+    return [each for each in found if not ipaddress.ip_address(each).is_loopback]
+
+
+def _own_ipv6() -> list[str]:
+    """The same of version 6, those of a single link excepted: they need more than an address."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            address = ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))
+            if not address.is_loopback and not address.is_link_local:
+                found.append(str(address))
+    return found
 
 
 def _address(text: str, remote: bool) -> str:

@@ -39,7 +39,9 @@ class Progress(Protocol):
 class Served:
     """The runs that are served, by their names. Runs may be added at any time, from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Sequence[str] = ()) -> None:
+        """`order` is the names in the order in which they are told, whenever they come; others come after them."""
+        self._places = {name: place for place, name in enumerate(order)}
         self._runs: dict[str, Run] = {}
         self.experiments: list[Progress] = []
         self._lock = threading.Lock()
@@ -51,9 +53,10 @@ class Served:
 
     @property
     def runs(self) -> Sequence[Run]:
-        """All of them, in the order in which they came."""
+        """All of them, in their order, and then in the one in which they came."""
         with self._lock:
-            return list(self._runs.values())
+            found = list(self._runs.values())
+        return sorted(found, key=lambda run: self._places.get(run.about.id, len(self._places)))
 
     def asked(self, key: str = "run") -> Run:
         """The run that the request names; it may be left out where there is only one. Raises `Refused`."""
@@ -67,6 +70,13 @@ class Served:
         if name not in runs:
             raise Refused(404, "no such run is served here", key, name, allowed)
         return runs[name]
+
+
+def once() -> None:
+    """Raise `Refused` for a parameter that the request gives more than once; for the token that is the gate's."""
+    for key, values in request.args.lists():
+        if len(values) > 1 and key != "token":
+            raise Refused(400, f"{key} is given {len(values)} times", key, ", ".join(values), "once")
 
 
 def whole(key: str, least: int, most: int, default: int) -> int:

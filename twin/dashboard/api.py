@@ -13,6 +13,8 @@ from twin.dashboard.pool import Pools
 from twin.dashboard.runs import KEPT, POINTS, Run
 
 MOST_NS = 2**63 - 1
+LEAST_POINTS = 2
+"""The first and the last row of a stretch are always there."""
 
 
 def api(served: Served, pools: Pools) -> Blueprint:
@@ -70,7 +72,7 @@ def api(served: Served, pools: Pools) -> Blueprint:
         first_ns, last_ns = whole("first_ns", 0, MOST_NS, 0), whole("last_ns", 0, MOST_NS, MOST_NS)
         newest = run.history(1)
         length_ns = newest[0]["time_ns"] if newest else 0
-        columns = run.course(_columns(run), first_ns, last_ns, whole("points", 1, POINTS, 600))
+        columns = run.course(_columns(run), first_ns, last_ns, whole("points", LEAST_POINTS, POINTS, 600))
         return answer(
             {
                 "run": run.about.id,

@@ -9,9 +9,16 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
+import simple_websocket
 from engineio.async_drivers._websocket_wsgi import SimpleWebSocketWSGI
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import CloseConnection, Event
+from wsproto.utilities import ProtocolError
+
+from twin.dashboard.words import encoded, mistaken, refusal
 
 WAITING = 64
 """So many messages wait for a client; then the oldest goes."""
@@ -121,8 +128,52 @@ class PatientSocket:
         return self._connection.fileno()
 
 
+class _Terse(WSConnection):
+    """A WebSocket's words; what a library thought of a client is not among them."""
+
+    def send(self, event: Event) -> bytes:
+        """The bytes of an event; a close says its code alone."""
+        return super().send(CloseConnection(event.code) if isinstance(event, CloseConnection) else event)
+
+
+class _Socket(simple_websocket.Server):  # type: ignore[misc]
+    """The library's WebSocket, which says so in a line where it fails."""
+
+    def handshake(self) -> None:
+        """Agree to the upgrade. Raises `ProtocolError` for one that is none."""
+        self.ws = _Terse(ConnectionType.SERVER)
+        super().handshake()
+
+    def _thread(self) -> None:
+        try:
+            super()._thread()
+        except Exception as error:
+            mistaken("a WebSocket", error)
+            self.connected = False
+            self.event.set()
+
+
 class Client(SimpleWebSocketWSGI):  # type: ignore[misc]
     """A client's WebSocket, on which nothing is listened to but what keeps it open."""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Upgrade, and serve until the end. What a library does not take for an upgrade is refused."""
+        try:
+            self.ws = _Socket(environ, **self.server_args)
+        except (ProtocolError, ValueError) as error:
+            mistaken("an upgrade to a WebSocket", error)
+            body = encoded(refusal("this is no upgrade to a WebSocket")).encode()
+            start_response(
+                "400 BAD REQUEST", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+            )
+            return [body]
+        try:
+            self.app(self)
+        except OSError:
+            pass
+        except Exception as error:  # whatever it is, the connection is used up
+            mistaken("a WebSocket", error)
+        raise ConnectionError
 
     def wait(self) -> str | None:
         """The next thing that the client says; None when it is gone, or says anything else."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import marshal
 import select
+import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -54,6 +55,7 @@ class Feed:
         self._outputs: Sequence[str] = [output.name for output in about.outputs]
         self._sensors = len(about.sensors)
         self._insight = insight
+        self._run_dir = about.run_dir
         self.dropped = 0
         """Records that the page had no room for."""
         self.state: State = "stopped"
@@ -110,7 +112,8 @@ class Feed:
             self.dropped += 1
             return False
         except OSError as error:
-            self._lose(f"the page is gone ({error.strerror}), run.log says why; the run goes on without it")
+            self._lose(f"the page is gone ({error.strerror}), run.log says why; the run goes on without it, and "
+                       f"twin dashboard {shlex.quote(self._run_dir)} shows it")  # fmt: skip
         return True
 
     def _lose(self, why: str) -> None:

@@ -22,12 +22,14 @@ from urllib.parse import parse_qs
 
 from twin.dashboard.words import encoded, refusal
 
-HELLO_BYTES = 65_536
 METHODS = ("GET", "HEAD")
 SOCKET = "/socket.io/"
 _PLAIN = re.compile(r"/[A-Za-z0-9._~/-]*")
 """What our own paths are made of; nothing in them is ever encoded."""
 _QUERY = re.compile(r"[!-~]*")
+_HEADER = re.compile(r"HTTP_[!#$%&'*+.^_`|~0-9A-Z]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no header has in it: the libraries behind would stumble over it, each in its own way."""
 _REASONS = {
     400: "BAD REQUEST", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 405: "METHOD NOT ALLOWED",
     408: "REQUEST TIMEOUT", 413: "REQUEST ENTITY TOO LARGE", 414: "REQUEST URI TOO LONG", 429: "TOO MANY REQUESTS",
@@ -70,7 +72,7 @@ class Limits:
     """At the same time."""
     websockets: int = 128
     per_second: float = 200.0
-    """Requests from one address."""
+    """Requests from one address: with the token, for the page itself, and refused ones, each counted apart."""
     burst: float = 400.0
     addresses: int = 1_024
     """So many addresses are remembered."""
@@ -114,7 +116,8 @@ class Gate:
         self._access = access
         self._token = access.token.encode()
         self._limits = limits or Limits()
-        self._rates = _Rates(self._limits, clock)
+        # Whoever knows the token pays nothing for what others at the same address do.
+        self._known, self._open, self._refused = (_Rates(self._limits, clock) for _ in range(3))
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """Answer, or hand on."""
@@ -137,18 +140,25 @@ class Gate:
 
     def _wrong(self, environ: Environ, host: str) -> tuple[int, str] | None:
         """The status and the message for a request that does not pass."""
-        if not self._rates.admits(environ.get("REMOTE_ADDR", "")):
+        wrong = self._wrong_request(environ, host)
+        if wrong is not None:
+            rates = self._refused
+        else:
+            rates = self._known if self._token_is_right(environ) else self._open
+        if not rates.admits(environ.get("REMOTE_ADDR", "")):
             return 429, "too many requests from this address; wait a second"
+        # Last, because it takes a place.
+        return wrong or (self._wrong_upgrade(environ) if environ["PATH_INFO"].startswith(SOCKET) else None)
+
+    def _wrong_request(self, environ: Environ, host: str) -> tuple[int, str] | None:
         if environ["REQUEST_METHOD"] not in METHODS:
             return 405, "only GET and HEAD: everything here is for reading"
         if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
             return 413, "a request has no body here"
-        return (
-            self._wrong_target(environ)
-            or self._wrong_place(environ, host)
-            or self._wrong_token(environ)
-            or (self._wrong_upgrade(environ) if environ["PATH_INFO"].startswith(SOCKET) else None)
-        )
+        for name, value in environ.items():
+            if name.startswith("HTTP_") and (not _HEADER.fullmatch(name) or _CONTROLS.search(value)):
+                return 400, "a header has a character that no header has"
+        return self._wrong_target(environ) or self._wrong_place(environ, host) or self._wrong_token(environ)
 
     def _wrong_target(self, environ: Environ) -> tuple[int, str] | None:
         path, _, query = environ["RAW_URI"].partition("?")
@@ -179,21 +189,26 @@ class Gate:
         return None
 
     def _wrong_token(self, environ: Environ) -> tuple[int, str] | None:
-        if environ["PATH_INFO"] == "/" or environ["PATH_INFO"].startswith("/static/"):
-            return None
         try:
-            given = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=64)
+            right = self._token_is_right(environ)
         except ValueError:
             return 400, "the query has too many fields"
+        if environ["PATH_INFO"] == "/" or environ["PATH_INFO"].startswith("/static/"):
+            return None
+        if right is None:
+            return 401, "the token is missing; open the address that was printed"
+        return None if right else (401, "this is not the token of this start; open the address that was printed")
+
+    def _token_is_right(self, environ: Environ) -> bool | None:
+        """Whether every token that is given is the right one; None where none is. Raises `ValueError`."""
+        given = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=64)
         tokens = given.get("token", [])
         kind, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if kind.lower() == "bearer":
             tokens.append(bearer.strip())
-        if not tokens:
-            return 401, "the token is missing; open the address that was printed"
         # Each is compared, and whole, whatever the others are like: the time taken tells nothing.
         right = [hmac.compare_digest(token.encode(errors="replace"), self._token) for token in tokens]
-        return None if all(right) else (401, "this is not the token of this start; open the address that was printed")
+        return all(right) if right else None
 
     def _wrong_upgrade(self, environ: Environ) -> tuple[int, str] | None:
         connection = [word.strip().lower() for word in environ.get("HTTP_CONNECTION", "").split(",")]

@@ -12,16 +12,15 @@ import io
 import os
 import select
 import socket
-import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
 from twin.dashboard.clients import PatientSocket
 from twin.dashboard.gate import Application, Limits, refusing
+from twin.dashboard.words import mistaken
 
 ACCEPTED = 64
 """So many connections are accepted before those that wait are looked at again."""
@@ -116,6 +115,11 @@ class Server(BaseWSGIServer):
                     else:
                         self._look(descriptor)
                 self._expire(time.monotonic())
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
+        """A mistake in answering, without where it came from line by line."""
+        if type == "error":
+            mistaken("a request", RuntimeError(message.strip().rpartition("\n")[2]))
 
     def shutdown(self) -> None:
         """End `serve_forever`; answers that are being given end with the process."""
@@ -234,8 +238,8 @@ class Server(BaseWSGIServer):
                 _part(connection)
         except OSError:
             pass
-        except Exception:  # a mistake of ours, told to whoever started the page and not to the client
-            traceback.print_exc(file=sys.stderr)
+        except Exception as error:  # a mistake of ours, told to whoever started the page and not to the client
+            mistaken("a request", error)
         finally:
             with self._lock:
                 self._answering.pop(connection, None)

@@ -16,18 +16,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from twin.dashboard.keeper import LARGEST
 from twin.dashboard.runs import KEPT, POINTS, About, Output, Record, Sensor, State, Value
 
 ABOUT, RECORD, END = 0, 1, 2
-LARGEST = 1 << 20
-"""No message of a feed is larger (bytes)."""
 
 
 class LiveRun:
     """A run, made of what a feed tells. Records are kept as they came, and taken apart when somebody asks."""
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: About, again: bool = False) -> None:
+        """`again` says that an earlier page had the first of its records, which are lost to this one."""
         self._about = about
+        self._again = again
+        self._before = 0
         self._time = about.columns.index("time_ns")
         self._state: State = "running"
         self._cycles = 0
@@ -52,12 +54,12 @@ class LiveRun:
     @property
     def cycles(self) -> int:
         """How many records there have been, those that were lost included."""
-        return self._cycles + self._lost
+        return self._cycles + self.lost
 
     @property
     def lost(self) -> int:
-        """How many records the feed had no room for."""
-        return self._lost
+        """How many records the feed had no room for, or had come before this page was there."""
+        return self._before + self._lost
 
     @property
     def age_ms(self) -> int | None:
@@ -73,6 +75,9 @@ class LiveRun:
         """Another record came; `lost` have not come in all."""
         kept = (_whole(row[self._time]), marshal.dumps(row))
         with self._lock:
+            if self._again:
+                self._again = False
+                self._before = max(0, _whole(row[self._about.columns.index("cycle")]) - lost)
             if self._cycles % self._every == 0:
                 if len(self._course) == 2 * POINTS:
                     # Twice as coarse from here on; the first record stays the first.
@@ -131,14 +136,24 @@ def thinned(rows: list[bytes], points: int) -> list[bytes]:
     return [rows[place * last // (points - 1)] for place in range(points)]
 
 
-def follow(channel: socket.socket, begun: Callable[[LiveRun], None], news: Callable[[LiveRun], None]) -> None:
-    """Listen to a feed until its end. `begun` is called with the run once it is known, `news` when it has changed."""
+def follow(
+    channel: socket.socket,
+    begun: Callable[[LiveRun], None],
+    news: Callable[[LiveRun], None],
+    heard: bytes = b"",
+    again: bool = False,
+) -> None:
+    """Listen to a feed until its end. `begun` is called with the run once it is known, `news` when it has changed.
+
+    `heard` is a message that somebody else has taken out already; `again` is what `LiveRun` is told.
+    """
     run: LiveRun | None = None
     channel.setblocking(True)
-    while message := channel.recv(LARGEST):
+    while message := heard or channel.recv(LARGEST):
+        heard = b""
         kind, *content = marshal.loads(message)
         if kind == ABOUT:
-            run = LiveRun(_about(content[0]))
+            run = LiveRun(_about(content[0]), again)
             begun(run)
         elif run is not None and kind == RECORD:
             run.record(*content)

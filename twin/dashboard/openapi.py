@@ -57,7 +57,7 @@ SCHEMAS: Mapping[str, Json] = {
     "Record": {**_named(VALUE), "description": "A value for each column of the run; null is no value, never 0."},
     "State": {"type": "string", "enum": ["running", "ended", "stopped", "lost"]},
     "Run": _object(
-        id=TEXT, name=TEXT, origin={"type": "string", "enum": ["live", "replayed", "recorded"]}, backend=TEXT,
+        id=TEXT, name=TEXT, origin={"type": "string", "enum": ["live", "replayed", "recorded"]}, backend=_or_null(TEXT),
         scenario=TEXT, seed=WHOLE, config=TEXT, law=TEXT, machine=TEXT, run_dir=TEXT, period_ms=WHOLE,
         duration_ms=WHOLE, learns=YES, sensors=_list(_object(name=TEXT, limit_millicelsius=WHOLE)),
         outputs=_list(_object(name=TEXT, least=WHOLE, most=WHOLE)), columns=_list(TEXT), forecast_ms=WHOLE,
@@ -150,7 +150,7 @@ def paths() -> Json:
             _query("columns", "Names of columns, with commas between; time_ns is always there.", TEXT),
             _whole("first_ns", "From this time of the run on.", 0, MOST_NS, 0),
             _whole("last_ns", "Up to this time of the run.", 0, MOST_NS, MOST_NS),
-            _whole("points", "At most so many rows.", 1, POINTS, 600),
+            _whole("points", "At most so many rows.", 2, POINTS, 600),
         ),
         "/api/difference": _get(
             "Where two runs that have ended part first.",

@@ -79,7 +79,7 @@ FAMILIES = {
     "hwmon_temp_celsius": Family("gauge", "Temperature as the sensor says it."),
     "hwmon_temp_max_celsius": Family("gauge", "Temperature that must not be passed."),
     "hwmon_temp_worst_celsius": Family("gauge", "The hotter of the sensor and what the model expects."),
-    "hwmon_temp_forecast_celsius": Family("gauge", "Temperature that the learner expects five cycles ahead."),
+    "hwmon_temp_forecast_celsius": Family("gauge", "Temperature that is expected forecast_ms of /api/runs ahead."),
     "hwmon_fan_rpm": Family("gauge", "Fan speed in rotations a minute."),
     "hwmon_pwm": Family("gauge", "What the fan was set to, 0 to 255."),
     "cpu_utilization_ratio": Family("gauge", "Use of the processor, 0 to 1."),
@@ -246,7 +246,7 @@ def _add_run(page: Page, run: Run, pools: Pools, tells: bool) -> None:
     about = run.about
     labels = {"run": about.id}
     what = {
-        "scenario": about.scenario, "machine": about.machine, "backend": about.backend, "origin": about.origin,
+        "scenario": about.scenario, "machine": about.machine, "backend": about.backend or "", "origin": about.origin,
         "config": about.config, "law": about.law, "seed": str(about.seed),
     }  # fmt: skip
     page.add("run_info", 1, {**labels, **what})

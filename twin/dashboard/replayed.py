@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from twin.dashboard.live import LiveRun
 from twin.dashboard.runs import About, Record, Run, State, Value
 from twin.dashboard.tables import TableRun
 from twin.record.files import RecordError
+from twin.record.rundir import SEAM_LOG
 
 
 class ReplayedRun:
@@ -58,8 +60,15 @@ class ReplayedRun:
 
     @property
     def age_ms(self) -> int | None:
-        """How long ago the newest record came (ms)."""
-        return self._shown.age_ms
+        """How long ago the log grew (ms): the replay may be behind it."""
+        shown = self._shown
+        if shown is not self._live or self._live.age_ms is None:
+            return shown.age_ms
+        try:
+            grew = (Path(self._live.about.run_dir) / SEAM_LOG).stat().st_mtime
+        except OSError:
+            return self._live.age_ms
+        return max(0, round((time.time() - grew) * 1_000))
 
     @property
     def tables(self) -> Path | None:

@@ -46,13 +46,14 @@ class Output:
 class About:
     """What a run is. `origin` says where its records come from: a loop that runs now, a replay, or stored tables.
 
+    `backend` is None for a run that goes on elsewhere or was cut short: only its manifest would say it.
     `forecast_ms` is how far ahead of a record its forecasts are, 0 where there are none.
     """
 
     id: str
     name: str
     origin: Literal["live", "replayed", "recorded"]
-    backend: str
+    backend: str | None
     scenario: str
     seed: int
     config: str
@@ -95,7 +96,10 @@ class Run(Protocol):
 
     @property
     def age_ms(self) -> int | None:
-        """How long ago the newest record came (ms); None before the first, and for a run that is stored."""
+        """How long ago the newest record came, or the log that is followed grew (ms).
+
+        None before the first record, and for a run that is stored.
+        """
 
     @property
     def tables(self) -> Path | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
+import marshal
 import os
 import signal
 import socket
@@ -17,19 +19,20 @@ from flask import Flask, Response
 from flask_socketio import SocketIO
 from werkzeug.exceptions import HTTPException
 
-from twin.dashboard.answers import Refused, Served, answer, described, encoded, refusal
+from twin.dashboard.answers import Refused, Served, answer, described, encoded, once, refusal
 from twin.dashboard.api import api
 from twin.dashboard.clients import PATIENCE_SECONDS, PING_SECONDS, Client, Waiting
 from twin.dashboard.compared import compared
 from twin.dashboard.experiments import experiments
 from twin.dashboard.export import export
-from twin.dashboard.gate import HELLO_BYTES, Access, Gate, Limits, heard
+from twin.dashboard.gate import Access, Gate, Limits, heard
 from twin.dashboard.listen import Server
 from twin.dashboard.live import LiveRun, follow
 from twin.dashboard.openapi import openapi
 from twin.dashboard.pool import Pools, pool
 from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
+from twin.dashboard.words import mistaken
 from twin.record.files import RecordError
 
 PER_SECOND, BURST = 10.0, 10.0
@@ -38,6 +41,7 @@ LINGER_SECONDS = 2.0
 """So long the page can still be read when its run is over."""
 STACK_BYTES = 1 << 20
 NICE = 10
+_PR_SET_PDEATHSIG = 1
 
 
 class _Json:
@@ -62,6 +66,8 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     ):  # fmt: skip
         app.register_blueprint(routes)
 
+    app.before_request(once)
+
     @app.errorhandler(Refused)
     def refused(error: Refused) -> Response:
         return answer(error.body, error.status)
@@ -73,6 +79,11 @@ def make_app(served: Served) -> tuple[Flask, SocketIO]:
     @app.errorhandler(HTTPException)
     def wrong(error: HTTPException) -> Response:
         return answer(refusal(error.name), error.code or 500)
+
+    @app.errorhandler(Exception)
+    def mistake(error: Exception) -> Response:
+        mistaken("a request", error)
+        return answer(refusal("this went wrong here, which the log says more of"), 500)
 
     quiet = logging.getLogger("twin.dashboard.engine")
     quiet.setLevel(logging.CRITICAL)
@@ -147,10 +158,11 @@ def serve(
     limits: Limits | None = None,
     until: threading.Event | None = None,
     take: Callable[[LiveRun], Run] = lambda live: live,
+    heard: tuple[bytes, bool] = (b"", False),
 ) -> None:
     """Serve until every feed has ended, and a moment longer; with `until`, until that is set.
 
-    `take` says what is served in place of what a feed tells of.
+    `take` says what is served in place of what a feed tells of; `heard` goes to `follow`.
     """
     # Hundreds of threads that do little.
     threading.stack_size(STACK_BYTES)
@@ -165,7 +177,7 @@ def serve(
             served.add(runs[live])
             emitter.news(runs[live])
 
-        follow(channel, begun, lambda live: emitter.news(runs[live], live.state != "running"))
+        follow(channel, begun, lambda live: emitter.news(runs[live], live.state != "running"), *heard)
 
     listening = [threading.Thread(target=listen, args=(channel,), daemon=True) for channel in feeds]
     for thread in listening:
@@ -185,14 +197,22 @@ def serve(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process beside a run; `arguments` are the descriptors of the listener and of the feed."""
+    """The process beside a run; `arguments` are the descriptors of the listener and of the feed, and its keeper.
+
+    On its standard input is what the keeper has taken out of the feed: who may ask, and what the run is.
+    """
     # Ctrl-C is for the run; the feed's end is what ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Where there are too few processors, the run comes first.
     os.nice(NICE)
-    listener, feed = (socket.socket(fileno=int(text)) for text in arguments)
-    access, limits = heard(feed.recv(HELLO_BYTES))
-    serve(listener, access, Served(), [feed], limits)
+    listener, feed = (socket.socket(fileno=int(text)) for text in arguments[:2])
+    # Whoever ends the keeper ends the page, however it is.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(arguments[2]):
+        return 0
+    hello, about, again = marshal.load(sys.stdin.buffer)
+    access, limits = heard(hello)
+    serve(listener, access, Served(), [feed], limits, heard=(about, again))
     return 0
 
 

@@ -107,8 +107,8 @@ class TableRun:
         self._times: Integers | None = None
         self._tick_rows: Integers | None = None
         self._state: State = state
-        self.tables = folder
-        """Where they are."""
+        self._folder = folder
+        self._found = _identities(folder)
         self._about = replace(about, columns=(*self._control.names, *self._tick_names))
 
     @property
@@ -135,6 +135,15 @@ class TableRun:
     def age_ms(self) -> None:
         """None: it is stored."""
         return None
+
+    @property
+    def tables(self) -> Path:
+        """Where they are. Raises `RecordError` when these are not there any more, or others are in their place."""
+        if _identities(self._folder) != self._found:
+            raise RecordInputError(
+                self._folder, "was removed or replaced while it was shown; start the page again for what is there now"
+            )
+        return self._folder
 
     def history(self, most: int) -> list[Record]:
         """The newest records, at most `most` (1 to KEPT), oldest first."""
@@ -218,6 +227,15 @@ class TableRun:
         return self._tick_rows
 
 
+def _identities(folder: Path) -> list[tuple[int, int, int, int]] | None:
+    """Which files the tables are, None where they are not there."""
+    try:
+        found = [(folder / name).stat() for name in (CONTROL, TICKS)]
+    except OSError:
+        return None
+    return [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+
+
 _EMPTY = np.zeros(0, dtype=np.int64)
 
 
@@ -246,11 +264,11 @@ def open_run(run_id: str, name: str, path: Path) -> TableRun:
     directory = RunDirectory.open(path, needs=(SCENARIO, SEAM_LOG, CONTROL, TICKS, MANIFEST))
     manifest = directory.manifest or {}
     with SeamFollower(path / SEAM_LOG) as log:
-        what = about(log.header, run_id, name, path, "recorded", str(manifest.get("backend", "")))
+        what = about(log.header, run_id, name, path, "recorded", manifest.get("backend"))
     return TableRun(what, path, "stopped" if manifest.get("stopped") else "ended")
 
 
-def about(header: SeamHeader, run_id: str, name: str, path: Path, origin: Origin, backend: str) -> About:
+def about(header: SeamHeader, run_id: str, name: str, path: Path, origin: Origin, backend: str | None) -> About:
     """What the run in the directory `path` is, by the header of its log, without columns. Raises `ScenarioError`."""
     from twin.loader import parse
 
