@@ -274,7 +274,7 @@ def test_page_says_that_it_lost_its_server_and_heals(window: chromium.Browser) -
         window.wait_for("document.querySelector('#link').innerText === 'connected'")
     window.wait_for("document.querySelector('#link').innerText === 'connection lost'")
     window.wait_for("document.querySelector('.view.stale') && !document.querySelector('#notice').hidden")
-    assert "Running when last heard of" in window.run("return document.querySelector('.head').innerText")
+    assert "unknown" in window.run("return document.querySelector('.head .pill').innerText")
     run.record(0, row(5), None)
     with serving(run, port=port) as (_, news):
         window.wait_for("document.querySelector('#link').innerText === 'connected'")
