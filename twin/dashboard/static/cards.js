@@ -73,15 +73,15 @@ export class Cards {
     this.headroomOf = el("span", "of", {}, "");
     this.toLimit = new Meter();
     this.actionNow = el("span", "text whole", {}, MISSING);
-    this.fans = fansOf(this.about).map((fan) => ({ ...fan, value: new Value("rpm", "", fan.column) }));
+    this.fans = fansOf(this.about).map((fan) => ({ ...fan, value: new Value("", "", fan.column) }));
     this.badges = el("span", "badges", {}, this.heat.root);
     this.pills = [];
     this.warning = el("span", "text whole", { "data-shows": "warning" }, "");
     this.warningRow = row("Warning", this.warning);
     this.warningRow.hidden = true;
     return card("Thermal Status", { root: this.badges }, el("div", "lead", {}, this.hottest.root, this.hottestName),
-      row("Headroom", el("span", "whole", {}, this.headroom.root, " ", this.headroomOf)), this.toLimit.root,
-      this.fans.length ? row("Fans", el("span", "fans", {}, ...this.fans.map(({ name, value }) => el("span", "", {}, el("span", "of", {}, name), " ", value.root)))) : "",
+      row("Headroom", el("span", "whole flow", {}, this.headroom.root, " ", this.headroomOf)), this.toLimit.root,
+      this.fans.length ? row("Fans, rpm", el("span", "fans", {}, ...this.fans.map(({ name, value }) => el("span", "", {}, el("span", "of", {}, name), " ", value.root)))) : "",
       row("Action now", this.actionNow), this.warningRow);
   }
 
@@ -150,8 +150,8 @@ export class Cards {
     const none = record ? "no temperature is believed" : whyMissing(record, "", this.absent);
     this.hottest.set(celsius(hottest?.temperature), none);
     const read = record?.[`${hottest?.name}_temp_millicelsius`];
-    const byModel = known(read) && read < hottest?.temperature ? " by the model" : "";
-    setText(this.hottestName, hottest ? `hottest: ${hottest.name}${byModel}${known(read) ? `, reading ${celsius(read)} °C` : ""}` : "");
+    const byModel = known(read) && read < hottest?.temperature ? " by model" : "";
+    setText(this.hottestName, hottest ? `hottest: ${hottest.name}${byModel}${known(read) ? `, reading ${celsius(read)}\u00a0°C` : ""}` : "");
     // One sensor that nobody believes may be the one that is too hot.
     const state = heatState(unknown && !(nearest?.headroom <= 0) ? null : nearest.headroom);
     // Nothing is in order where something is amiss, however cool it is.

@@ -262,7 +262,7 @@ export class Portrait extends Graph {
     this.x = x;
     this.yOf = y;
     this.colour = colour;
-    this.legend.append(el("li", "", {}, icon("linked"), el("span", "", {}, `${x.name} across, ${y.name} upwards`)));
+    this.legend.append(el("li", "", {}, icon("linked"), el("span", "", {}, `${x.name} across, ${y.name} up`)));
   }
 
   build() {

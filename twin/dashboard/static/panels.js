@@ -129,12 +129,13 @@ export class Shield extends Panel {
 
   show(record) {
     const changed = record?.shield_changed ?? "";
+    const amiss = troubles(this.about, record);
     const failsafe = record?.source === "failsafe";
     if (failsafe) this.state.set({ word: "Failsafe: full cooling, safe caps", shape: "over", tone: "bad" });
     else if (changed) {
       const many = changed.split("; ").length;
       this.state.set({ word: `Changed ${many} ${many > 1 ? "outputs" : "output"}`, shape: "warm", tone: "warn" });
-    } else this.state.set({ word: record ? "Passed as asked" : MISSING, shape: record ? "good" : "unknown", tone: "good" });
+    } else this.state.set({ word: record ? "Passed as asked" : MISSING, shape: record ? "good" : "unknown", tone: record && !amiss.length ? "good" : "calm" });
     setText(this.reason, failsafe ? record.reason : arrows(changed));
     for (const { cells, meter, said, least, most } of this.rows) {
       for (const { column, node } of cells) setText(node, said.value(record?.[column]));
@@ -148,7 +149,6 @@ export class Shield extends Panel {
       setText(fan.node, known(rpm) ? `${number(rpm)} rpm` : MISSING);
       setClass(fan.node, "changed", stands(record, fan));
     }
-    const amiss = troubles(this.about, record);
     setAttribute(this.badges, "data-many", String(amiss.length));
     while (this.pills.length < amiss.length) {
       const pill = new Pill();
