@@ -404,15 +404,12 @@ def test_text_out_of_sight_follows_and_what_is_amiss_is_said(window: chromium.Br
 
 def test_run_is_not_shown_where_it_has_no_record(window: chromium.Browser) -> None:
     long, short = fan_run("long", 30, 40), fan_run("short", 5, 90)
-    with serving(long, short) as (url, news):
+    for run in (long, short):
+        run.over("ended")
+    with serving(long, short) as (url, _):
+        window.look(1_400, "light", height=3_000)
         window.open(url)
-        window.wait_for("document.querySelectorAll('.view').length === 2")
-        for run in (long, short):
-            run.over("ended")
-        news()
-        window.wait_for(
-            "document.querySelectorAll('.view')[1].querySelector('.absent')?.innerText === 'ended at 0:00.4'"
-        )
+        window.wait_for("document.querySelectorAll('.view .absent')[1]?.innerText === 'ended at 0:00.4'")
         assert shown(window, 1)["hottest"] == shown(window, 1)["action"] == "–"
         assert (
             window.run("return document.querySelectorAll('.view')[1].querySelector('.legend .value').innerText") == "–"
@@ -422,7 +419,9 @@ def test_run_is_not_shown_where_it_has_no_record(window: chromium.Browser) -> No
         window.wait_for("document.querySelectorAll('.view')[1].dataset.cycle === '0'")
         assert shown(window, 1)["hottest"] == "90.0"
         ends = "one => [one.of.chart.scales.y.min, one.of.chart.scales.y.max]"
-        axes = window.run(f"return [...document.querySelectorAll('.graph.wide canvas[role]')].map({ends})")
+        graphs = "[...document.querySelectorAll('.graph.wide canvas[role]')]"
+        window.wait_for(f"{graphs}.every(one => one.of.chart)")
+        axes = window.run(f"return {graphs}.map({ends})")
         assert axes[:2] == axes[2:]
 
 
@@ -436,7 +435,9 @@ def test_experiments_are_told_whole(window: chromium.Browser) -> None:
     with serving(experiments=[one, {**over, "why": "There is none."}]) as (url, _):
         window.look(360, "light")
         window.open(url)
-        text = window.wait_for("document.querySelector('#experiments').innerText")
+        text = window.wait_for(
+            "document.querySelector('#experiments .number') && document.querySelector('#experiments').innerText"
+        )
         for said in (
             *("here/demo-1", "here/demo-2", "3 of 48 runs done, 1 failed, 0.25 runs a second", "Running", "Ended"),
             *("Chosen once all is done", "There is none.", "1_0_1_1_1_2", "2 of 16"),
