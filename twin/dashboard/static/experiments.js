@@ -8,11 +8,11 @@ import { STATES } from "./words.js";
 const UNKNOWN = { word: "Unknown", shape: "unknown", tone: "calm" };
 
 /** How much is done, how fast it goes, and how long it takes yet. */
-function progress({ done, total, failed, jobs_per_second: rate, left_seconds: left }) {
+function progress({ done, total, failed, state, jobs_per_second: rate, left_seconds: left }) {
   const parts = [`${count(done)} of ${count(total)} runs done`];
   if (known(failed)) parts.push(`${count(failed)} failed`);
-  if (known(rate)) parts.push(`${number(rate, rate < 10 ? 2 : 0)} runs a second`);
-  if (known(left)) parts.push(`${span(left * 1_000)} left`);
+  if (state === "running" && known(rate)) parts.push(`${number(rate, rate < 10 ? 2 : 0)} runs a second`);
+  if (state === "running" && known(left)) parts.push(`${span(left * 1_000)} left`);
   return parts.join(", ");
 }
 
