@@ -33,6 +33,9 @@ const WITHOUT = { legend: false, title: false, subtitle: false, filler: false, d
 const least = (one, other) => (one === undefined || other < one ? other : one);
 const most = (one, other) => (one === undefined || other > one ? other : one);
 
+/** A frame of one record of another, so that not all of it is worked out for one value. */
+const record = (frame, place) => ({ column: (name) => [frame.value(name, place)] });
+
 /** What is common to all graphs: a heading, a legend that has the values in it, and the canvas. */
 class Graph {
   constructor({ title, className = "", note = "" }) {
@@ -66,7 +69,11 @@ class Graph {
   remove() {
     charts.delete(this);
     seen.unobserve(this.canvas);
-    this.chart?.destroy();
+    if (this.chart) {
+      // A change of size that waits would draw what is no more.
+      Object.assign(this.chart, { update: () => null, resize: () => null });
+      this.chart.destroy();
+    }
     this.root.remove();
   }
 }
@@ -217,7 +224,8 @@ export class TimeGraph extends Graph {
     sources.forEach(({ frame, absent }, source) => {
       const now = absent ? -1 : after(frame.times, nowNs) - 1;
       const entries = source ? this.others : this.entries;
-      entries.forEach(({ value, one }) => setText(value, now < 0 ? MISSING : one.words(one.of(frame)[now] ?? null)));
+      const here = record(frame, now);
+      entries.forEach(({ value, one }) => setText(value, now < 0 ? MISSING : one.words(one.of(here)[0])));
     });
     this.describe(firstNs, nowNs);
   }
@@ -294,7 +302,8 @@ export class Portrait extends Graph {
   /** The newest point in words, whether or not it is seen. */
   tell(frame, nowNs, absent) {
     const now = absent ? -1 : after(frame.times, nowNs) - 1;
-    const said = (one) => one.said(now < 0 ? null : (one.of(frame)[now] ?? null));
+    const here = record(frame, now);
+    const said = (one) => one.said(now < 0 ? null : one.of(here)[0]);
     setAttribute(this.canvas, "aria-label", `${this.title}: ${this.x.name} ${said(this.x)}, ${this.yOf.name} ${said(this.yOf)} now.`);
   }
 

@@ -55,7 +55,7 @@ function facts(pairs) {
 
 export class Heartbeat extends Panel {
   constructor() {
-    super("Heartbeat", "how the loops pace themselves by the load of words, which is not the processor's");
+    super("Heartbeat", "how the loops pace themselves by the word load: words offered, of the most there can be");
     const line = (name, colour, mark, of, words, axis) => ({ name, colour, mark, of, words, axis });
     const interval = scaled("tick_interval_ns", 1e6);
     const load = scaled("load_ppm", 1e4);
