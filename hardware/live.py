@@ -51,7 +51,8 @@ class LiveTree:
 
     def __exit__(self, *_: object) -> None:
         """Take the tree away: a program that goes on reading must notice, and not see temperatures that stand still."""
-        for name in ("sys", "proc", "run"):
+        for name in ("sys", "proc", "run", ".pulsetwin"):
+            # What marks the folder as a tree's goes last: cut short before that, it can be used again.
             shutil.rmtree(self._files.absolute(name), ignore_errors=True)
         os.close(self._lock)
 

@@ -24,6 +24,7 @@ from twin.record.rundir import COMPLETE
 RUN_KEYS = [
     "run_dir", "scenario", "seed", "config", "law", "backend", "ticks", "simulated_seconds", "wall_seconds",
     "ticks_per_second", "tick_digest", "control_digest", "run_digest", "missing", "fingerprint",
+    "unrestored", "guardian",
 ]  # fmt: skip
 STEPS = ["python", "kernels", "scenarios", "clocks", "temperatures", "fans", "processor, memory", "graphics",
          "application port", "Crystal Core"]  # fmt: skip

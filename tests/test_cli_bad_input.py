@@ -641,7 +641,7 @@ def test_a_disk_that_is_full_ends_a_real_run_cleanly(place: Path, tree: Path) ->
     }
     assert len(outputs) >= 6
     said = limited(["run", "idle", "--duration", "60", "--backend", "linux", "--root", "tree", "--act", "--out", "run",
-                    "--quiet", "--set", "heartbeat.t0_ns=50000000"], 14_000, place)  # fmt: skip
+                    "--quiet", "--set", "heartbeat.t0_ns=50000000"], 15_200, place)  # fmt: skip
     refused(3, ["run/seam.log: writing the seam log failed: File too large; saved are", "and 11 cycles, to 1.000 s",
                 "raise the file size limit (ulimit -f)"], said)  # fmt: skip
     assert {path: path.read_bytes() for path in outputs} == outputs

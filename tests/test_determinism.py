@@ -265,7 +265,7 @@ def test_a_live_run_and_its_replay_are_equal(tmp_path: Path) -> None:
 def test_a_live_run_under_the_scenarios_load_and_its_replay_are_equal(tmp_path: Path) -> None:
     result = check_live(tmp_path, "--load")
     assert "words_offered_per_second" not in result["missing"]
-    assert result["fingerprint"]["word_executions"] > 10_000
+    assert result["fingerprint"]["word_executions"] > 1_000
     assert not (tmp_path / "root" / PORT).exists()
 
 

@@ -190,4 +190,4 @@ def test_a_served_machine_is_steered_by_a_shell_until_it_is_interrupted(tmp_path
     assert result["changes"] >= 1
     assert result["over_limit"] == []
     assert "lives in" in err
-    assert os.listdir(root) == [".pulsetwin"]  # noqa: PTH208
+    assert os.listdir(root) == []  # noqa: PTH208

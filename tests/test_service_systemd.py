@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from importlib.resources import files
@@ -23,6 +24,7 @@ DefaultDependencies=no
 [Service]
 StandardError=file:/run/said
 BindPaths={cache}:/var/cache/pulsetwin
+PrivateTmp={private}
 WatchdogSec=2
 """
 
@@ -42,10 +44,13 @@ def tree(tmp_path: Path) -> Iterator[Served]:
 def systemd(tree: Served, tmp_path: Path) -> Iterator[Systemd]:
     cache = cache_folder()
     assert cache is not None
+    # A checkout for trial may lie there itself.
+    private = "no" if Path(sys.prefix).is_relative_to("/tmp") else "yes"
+    drop_in = _DROP_IN.format(cache=Path(cache).parent, private=private)
     etc = {
         "pulsetwin/scenario.toml": files("scenarios").joinpath("gaming.toml").read_text(encoding="utf-8"),
         f"systemd/system/{UNIT}": filled(UNIT),
-        f"systemd/system/{UNIT}.d/test.conf": _DROP_IN.format(cache=Path(cache).parent),
+        f"systemd/system/{UNIT}.d/test.conf": drop_in,
     }
     with booted(tmp_path / "systemd", tree.root, etc, UNIT) as one:
         yield one

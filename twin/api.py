@@ -44,7 +44,8 @@ class Run:
     """A run that was kept in memory.
 
     `fingerprint` is as in `fingerprint.json`; the digests are those that `twin run` would have written, in lower-case
-    hex; `missing` are the channels that never had a value.
+    hex; `missing` are the channels that never had a value. `unrestored` has each output of the machine that could not
+    be given back, and why; `twin restore` tries again.
     """
 
     scenario: Scenario
@@ -54,6 +55,7 @@ class Run:
     run_digest: str
     missing: list[str]
     recorded: Recorded
+    unrestored: tuple[tuple[str, str], ...] = ()
 
     @property
     def ticks(self) -> pd.DataFrame:
@@ -138,16 +140,21 @@ def run(
         opened_backend = stack.enter_context(
             opened(backend, chosen, None if root is None else Path(root), trace, Access(act=act))
         )
-        hardware = opened_backend.hardware
+        hardware, acted = opened_backend.hardware, opened_backend.acted
+        if acted is not None:
+            acted.begun()
         make = controller or partial(make_controller, checkpoint=weights)
         recorder = MemoryRecorder(chosen, hardware.sensors, hardware.limits)
-        loop = Loop(opened_backend.env, hardware, chosen, make(chosen, hardware.limits), recorder)
+        loop = Loop(opened_backend.env, hardware, chosen, make(chosen, hardware.limits), recorder, watcher=acted)
         loop.run()
         recorded = recorder.close()
     digests = run_digests(chosen, inputs, recorded)
     missed = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles}
     fingerprint = run_fingerprint(recorded.captured, chosen.heartbeat.words, {**missed, **recorded.figures})
-    return Run(chosen, fingerprint, **digests, missing=recorded.missing, recorded=recorded)
+    unrestored = () if acted is None else acted.unrestored
+    return Run(
+        chosen, fingerprint, **digests, missing=recorded.missing, recorded=recorded, unrestored=unrestored
+    )  # fmt: skip
 
 
 def _overrides(settings: Mapping[str, Setting]) -> list[str]:

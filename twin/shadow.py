@@ -82,7 +82,7 @@ class ShadowHardware:
         own = tuple(Channel(make(name)) for make in (twin_channel, acted_channel) for name in names)
         self._sensors = (*hardware.sensors, *own, Channel(ACTING))
         self._go_live = go_live
-        self._acts = False
+        self._acts = self._proved = False
         self._budget = None if go_live is None else Budget(
             go_live.millicelsius, go_live.seconds, tuple(names), self._sensors,
             LONGEST_GAP_CYCLES * scenario.control.period_ms * 1_000_000,
@@ -133,6 +133,7 @@ class ShadowHardware:
         if live is None or budget is None:
             return
         kept = budget.see(readings, now_ns)
+        self._proved |= kept
         if kept and not self._acts:
             self._acts = live.acting.begin()
             if not self._acts:
@@ -157,6 +158,10 @@ class ShadowHardware:
     def close(self) -> None:
         """Close the hardware."""
         self.hardware.close()
+
+    def proof(self) -> str:
+        """How near the twin was to being acted on, where it never was; else nothing."""
+        return "" if self._budget is None or self._proved else self._budget.nearness()
 
     # --- the plants ---------------------------------------------------------------------------------------------------
 
@@ -272,6 +277,10 @@ class Budget:
         self._came: set[str] = set()
         self._since_ns: int | None = None
         self._then_ns = 0
+        self._longest_ns = 0
+        """So long it was kept on end at best."""
+        self._gaps: list[tuple[int, str]] = []
+        """The smallest and the last of the largest gaps, each with its sensor."""
 
     def see(self, readings: Readings, now_ns: int) -> bool:
         """Whether the budget has been kept for long enough up to now, without a pause in which nobody looked."""
@@ -286,7 +295,21 @@ class Budget:
             self._since_ns = None
         elif self._since_ns is None or paused:
             self._since_ns = now_ns
+        if self._since_ns is not None:
+            self._longest_ns = max(self._longest_ns, now_ns - self._since_ns)
+        gaps = [(abs(kelvin), name) for name, kelvin in apart.items() if kelvin is not None]
+        if gaps:
+            self._gaps = [min([*self._gaps[:1], max(gaps)]), max(gaps)]
         return self._since_ns is not None and now_ns - self._since_ns >= self.needed_ns
+
+    def nearness(self) -> str:
+        """How near it came to being kept, for people."""
+        asked = f"asked is within {self.millicelsius / 1_000:g} C for {self.needed_ns / SECOND_NS:g} s"
+        if not self._gaps:
+            return f"no sensor and its twin were ever seen together; {asked}"
+        least, last = (f"{gap / 1_000:.1f} C ({name})" for gap, name in self._gaps)
+        longest = self._longest_ns / SECOND_NS
+        return f"{asked}; it was kept for {longest:.1f} s at most; apart by {last} at the end, by {least} at best"
 
     def rest(self, now_ns: int) -> None:
         """Time has passed up to now that does not count as a pause."""

@@ -150,6 +150,16 @@ class LinuxHardware:
         self.refused = hands.begin(found, tuple(self._limits))
         self._hands = hands
 
+    def narrower(self) -> dict[str, str]:
+        """Outputs of which the machine takes less than the wiring may ask for, and what; the rest is cut off."""
+        said = {}
+        for name, (output, _source) in self._outputs.items():
+            minimum, maximum, _safe = self._bounds[name]
+            low, high = output.inside(minimum), output.inside(maximum)
+            if (low, high) != (minimum, maximum):
+                said[name] = f"{output.where} takes {low} to {high}, and asked are {minimum} to {maximum}"
+        return said
+
     def let_go(self) -> None:
         """Let the hands give everything back, and only read from now on; `unrestored` has what could not be."""
         if self._hands is not None:

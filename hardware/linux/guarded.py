@@ -21,6 +21,7 @@ from typing import Any
 
 from hardware.guardian import ANSWER, ANSWER_EVERY, LONGEST_LEASE_NS, PACKET_BYTES
 from hardware.interface import Status
+from hardware.journal import FOLDER
 from hardware.linux.hands import Asked
 from hardware.linux.output import Output
 from hardware.linux.sysfs import FileCell, Outcome, Readable
@@ -91,7 +92,7 @@ class GuardedHands:
         self._news = select.poll()
         # A new megabyte for each message would cost more than all the rest of a cycle.
         self._packet = memoryview(bytearray(PACKET_BYTES))
-        self._ready = False
+        self._ready = self._refused_to_begin = False
         self._acts = True
         """Whether the last guardian was started to act, and not only to give back what the one before has left."""
         self._failed: dict[str, str] = {}
@@ -114,6 +115,8 @@ class GuardedHands:
         """What the guardian was allowed: realtime or nice, oom, memory."""
         self.missed = 0
         """Beats that the guardian has missed."""
+        self.lost = ""
+        """Why the last guardian that was lost is no more."""
         self.restarts = 0
 
     @property
@@ -210,7 +213,9 @@ class GuardedHands:
             self._start(acts=False)
             self._ended()
         if not self.final:
-            return tuple((name, f"the guardian did not say: {self._why}") for name in self._described)
+            journal = Path(self._root, FOLDER, "journal")
+            said = f"nobody knows whether it was: {self._why}; {journal} has what was there before"
+            return tuple((name, said) for name in self._described if name not in self.refused)
         return self._unrestored()
 
     def _ended(self) -> None:
@@ -248,6 +253,7 @@ class GuardedHands:
         self._acts, self._channel, self._news = acts, mine, select.poll()
         self._news.register(mine, select.POLLIN)
         self._ready, self._why, self.final = False, "", {}
+        self._refused_to_begin = False
         self._places, self._failed, self._gone = {}, {}, frozenset[str]()
         self._heard_ns = self._now_ns()
         self._starts_ns.append(self._heard_ns)
@@ -271,7 +277,11 @@ class GuardedHands:
 
     def _lose(self, why: str) -> None:
         """The guardian is of no more use."""
-        self._why = f"the guardian has gone: {why}"
+        if self._refused_to_begin:
+            # It has said why itself.
+            self.lost = self._why
+        else:
+            self.lost, self._why = why, f"the guardian has gone: {why}"
         self._ready = False
         if self._channel is not None:
             self._channel.close()
@@ -316,6 +326,9 @@ class GuardedHands:
         while self._channel is not None and self._news.poll(0):
             try:
                 message = self._packet[: self._channel.recv_into(self._packet)].tobytes()
+            except ConnectionResetError:
+                # It has ended without hearing everything; what it has said before is still to come, and then the end.
+                continue
             except OSError as error:
                 self._lose(error.strerror or type(error).__name__)
                 return
@@ -331,7 +344,7 @@ class GuardedHands:
     def _told(self, table: dict[str, Any]) -> None:
         if "ready" in table:
             if not table["ready"]:
-                self._why = table["why"]
+                self._why, self._refused_to_begin = table["why"], True
                 self._refuses = not self._began
                 return
             self._ready = self._began = True

@@ -31,6 +31,8 @@ from twin.cli.texts import whole as _whole
 DONE, ANSWER_IS_NO, BAD_INPUT, FAILED = 0, 1, 2, 3
 BACKENDS = ("simulated", "linux", "lockstep")
 INTERRUPTED = 130
+ALWAYS = "always"
+"""A message with this (`extra={ALWAYS: True}`) is said on standard error whatever its level."""
 
 
 class InputError(ValueError):
@@ -118,7 +120,8 @@ def _start_logging(options: argparse.Namespace) -> None:
         level = logging.getLevelNamesMapping()[options.log_level.upper()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s") if options.debug else _Short())
-    handler.setLevel(level)
+    # What a run with --act may not do in silence is said however quiet it is.
+    handler.addFilter(lambda record: record.levelno >= level or hasattr(record, ALWAYS))
     # A log that cannot be written, on a full disk, must not spill tracebacks over what is said about it.
     logging.raiseExceptions = options.debug
     logger = logging.getLogger("twin")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,28 +19,22 @@ from twin.world.trace import TraceTable
 from twin.world.world import World
 
 if TYPE_CHECKING:
-    from hardware.linux.adapter import LinuxHardware
-    from hardware.linux.guarded import GuardedHands
-
-log = logging.getLogger("twin")
-
-FORGET = (
-    " (it is tried again at the next start, and by twin restore; where it is gone for good, twin restore --forget {})"
-)
-"""What to do about an output that could not be given back."""
+    from twin.cli.acting import Acted
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """An environment and the machine in it; `world` is the simulated one, where there is one.
 
-    `missing` says of channels why they are not there, where the backend knows.
+    `missing` says of channels why they are not there, where the backend knows. `acted` is there where a real machine
+    is, or may come to be, acted on.
     """
 
     env: TwinEnvironment
     hardware: Hardware
     world: World | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
+    acted: Acted | None = None
 
 
 def simulated(scenario: Scenario, trace: TraceTable | None = None, batch: bool = True) -> Backend:
@@ -84,121 +77,28 @@ READ_ONLY = Access()
 def linux(scenario: Scenario, root: Path, access: Access = READ_ONLY) -> Backend:
     """The real machine below `root`, in wall time."""
     from hardware.linux.adapter import LinuxHardware
+    from twin.cli.acting import Acted, below_the_trips
 
     env = WallEnvironment()
     if access.act:
-        _below_the_trips(scenario, root)
+        below_the_trips(scenario, root)
     hardware = LinuxHardware(root, wiring(scenario.machine), env.elapsed_ns)
-    hands = _Hands(hardware, scenario, root)
-    if access.act and access.go_live is None:
+    acted = Acted(hardware, scenario, root) if access.act else None
+    if acted is not None and access.go_live is None:
         try:
-            hands.take()
+            acted.take()
         except BaseException:
             hardware.close()
             raise
     if not access.shadow:
-        return Backend(env, hardware, missing=hardware.missing)
+        return Backend(env, hardware, missing=hardware.missing, acted=acted)
     from twin.shadow import GoLive, ShadowHardware
 
-    live = None if access.go_live is None else GoLive(*access.go_live, hands)
-    return Backend(env, ShadowHardware(hardware, scenario, env.elapsed_ns, live), missing=hardware.missing)
-
-
-class _Hands:
-    """The guardian's hands for a machine, taken now or when its twin has proved good."""
-
-    def __init__(self, hardware: LinuxHardware, scenario: Scenario, root: Path) -> None:
-        self._hardware = hardware
-        self._scenario = scenario
-        self._root = root
-        self._hands: GuardedHands | None = None
-        self._said = False
-
-    def take(self, waits: bool = True) -> None:
-        """Act on the machine. Raises `InputError` when there is nothing to act on, and what the guardian says.
-
-        Where nobody `waits` the guardian has only been started.
-        """
-        from hardware.linux.guarded import GuardedHands
-
-        self._hands = GuardedHands(self._root, self._scenario.control.period_ms * 1_000_000, waits=waits)
-        self._said = waits
-        self._hardware.take(self._hands)
-        if waits:
-            _acting(self._hardware, self._hands)
-
-    def begin(self) -> bool:
-        """As `take`, in the middle of a run, which waits for nothing; what is wrong is said."""
-        try:
-            self.take(waits=False)
-        except Exception as error:  # a run that only reads goes on, whatever keeps it from acting
-            log.error("the twin has proved good, and yet nothing can be acted on: %s", error)
-            return False
-        return True
-
-    def acts(self) -> bool | None:
-        """Whether the machine is acted on now; None when it is not and will not be."""
-        hands = self._hands
-        acting = None if hands is None else hands.acting
-        try:
-            if hands is not None and acting and not self._said:
-                self._said = True
-                self._hardware.refused = hands.refused
-                _acting(self._hardware, hands)
-                log.warning("the twin has proved good: the machine is acted on from now on")
-            elif hands is not None and acting is None:
-                self._hands = None
-                raise InputError(hands.why)
-        except InputError as error:
-            log.error("the machine is not acted on, and only read from now on: %s", error)
-            return None
-        return acting
-
-    def end(self) -> None:
-        """Give everything back."""
-        self._hands = None
-        self._hardware.let_go()
-        log.warning("the twin and the machine part: the machine is given back, and only read%s",
-                    "".join(f"; {name} could not be given back: {why}"
-                            for name, why in self._hardware.unrestored))  # fmt: skip
-
-
-def _below_the_trips(scenario: Scenario, root: Path) -> None:
-    """Raises `InputError` for every limit of the scenario at which the kernel would already have acted itself."""
-    from hardware.linux.sysfs import Root
-    from hardware.linux.thermal import trip_points
-
-    trips = trip_points(Root(root))
-    wrong = [
-        f"sensor {sensor.name}: its limit of {sensor.limit_celsius:g} C is not below the kernel's {kind} trip "
-        f"of {zone} at {millicelsius / 1_000:g} C; choose a lower limit_celsius"
-        for sensor in scenario.machine.sensors
-        for zone, points in trips.items()
-        for kind, millicelsius in points
-        if kind in ("critical", "hot")
-        and zone.partition("@")[0] in {name.partition("@")[0] for name in sensor.thermal_zones}
-        and sensor.limit_celsius * 1_000 >= millicelsius > 0
-    ]
-    if wrong:
-        raise InputError("; ".join(wrong))
-
-
-def _acting(hardware: LinuxHardware, hands: GuardedHands) -> None:
-    """Say what cannot be acted on, and what came of a journal. Raises `InputError` when there is nothing to act on."""
-    reasons = {name: hardware.refused.get(name) or hardware.missing.get(name) for name in hardware.limits}
-    if all(reasons.values()):
-        hardware.let_go()
-        raise InputError("--act: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
-    for name, why in reasons.items():
-        if why:
-            log.warning("%s is not acted on: %s", name, why)
-    for name, note in hands.notes.items():
-        log.warning("%s: %s", name, note)
-    if hands.replayed["found"]:
-        log.warning("a journal of an earlier run was there: given back were %s%s",
-                    ", ".join(hands.replayed["restored"]) or "none",
-                    "".join(f"; {name} not: {why}{FORGET.format(name)}"
-                            for name, why in hands.replayed["unrestored"]))  # fmt: skip
+    live = None if access.go_live is None or acted is None else GoLive(*access.go_live, acted)
+    shadow = ShadowHardware(hardware, scenario, env.elapsed_ns, live)
+    if acted is not None:
+        acted.proof = shadow.proof
+    return Backend(env, shadow, missing=hardware.missing, acted=acted)
 
 
 @contextmanager
@@ -218,6 +118,9 @@ def opened(
             memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twin-tree-", dir=memory))
             backend = lockstep(scenario, Path(folder), trace)
+        if backend.acted is not None:
+            # However it ends, what was not given back is said.
+            stack.callback(backend.acted.conclude)
         stack.callback(backend.hardware.close)
         yield backend
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from hardware.interface import Hardware
 from twin import __version__
-from twin.cli import DONE, INTERRUPTED, InputError, output
+from twin.cli import DONE, FAILED, INTERRUPTED, InputError, output
 from twin.cli.backends import Access, Backend, opened, simulated
 from twin.cli.crystal import crystal_core
 from twin.cli.page import Page, Watchers, about_run, check_page, fed, paced, page_for
@@ -68,7 +68,8 @@ def main(options: argparse.Namespace) -> int:
             write_atomic(directory.file(rundir.SCENARIO), to_toml(scenario).encode())
             result = _record(options, scenario, backend, controller, directory, trace, inputs, page)
     _report(options, result)
-    return INTERRUPTED if result.pop("stopped") else DONE
+    # A machine that is not as it was is worse than a run that was stopped.
+    return FAILED if result["unrestored"] else INTERRUPTED if result.pop("stopped") else DONE
 
 
 def _load(options: argparse.Namespace) -> Scenario:
@@ -217,11 +218,14 @@ def _record(
         log.info("%s, seed %d, loops %s, %s law, on the %s machine, for %g s", scenario.name, scenario.seed,
                  scenario.heartbeat.config, scenario.heartbeat.law, options.backend,
                  scenario.duration_ms / 1_000)  # fmt: skip
+        acted = backend.acted
+        if acted is not None:
+            acted.begun()
         began = time.perf_counter()
         try:
             with announced(recorder, scenario.control.period_ms) as told:
                 words = None if core is None else core.crystal
-                watchers = Watchers([each for each in (core, feed, paced(options)) if each is not None])
+                watchers = Watchers([each for each in (core, feed, paced(options), acted) if each is not None])
                 loop = Loop(backend.env, hardware, scenario, controller, told, words, watchers or None)
                 ended = _run(options, scenario, backend, trace, loop)
             recorded = recorder.close(ended=True)
@@ -229,6 +233,9 @@ def _record(
             log.info("cut short: %s: %s", type(error).__name__, error)
             recorder.abandon()
             raise
+        finally:
+            if acted is not None:
+                acted.conclude()
         missed = {"missed_ticks": loop.heart.missed, "missed_cycles": loop.missed_cycles}
         figures = run_fingerprint(recorded.captured, scenario.heartbeat.words, {**missed, **recorded.figures})
         wall_seconds = time.perf_counter() - began
@@ -264,8 +271,11 @@ def _record(
         **digests,
         "missing": recorded.missing,
         "fingerprint": figures,
+        "unrestored": [] if acted is None else [{"output": name, "why": why} for name, why in acted.unrestored],
+        "guardian": None if acted is None else acted.figures,
         "stopped": not ended,
         "crystal": crystal,
+        "acted": [] if acted is None else acted.rows(),
     }
 
 
@@ -335,7 +345,7 @@ def versions() -> dict[str, str]:
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json:
-        output.print_json({key: value for key, value in result.items() if key not in ("stopped", "crystal")})
+        output.print_json({key: value for key, value in result.items() if key not in ("stopped", "crystal", "acted")})
         return
     if options.quiet:
         return
@@ -358,6 +368,7 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> None:
         rows.insert(-1, ("Crystal Core", result["crystal"]))
     if result["missing"]:
         rows.append(("missing", ", ".join(result["missing"])))
+    rows += result["acted"]
     rows += [(name.replace("_", " "), result[name]) for name in ("tick_digest", "control_digest", "run_digest")]
     rows.append(("recorded in", result["run_dir"]))
     if result["stopped"]:

@@ -32,7 +32,7 @@ from twin.dashboard.prometheus import prometheus
 from twin.dashboard.runs import Run
 from twin.record.files import RecordError
 
-PER_SECOND, BURST = 10.0, 3.0
+PER_SECOND, BURST = 10.0, 10.0
 """A client is told at most so many records a second, and so many at once after it was told none."""
 LINGER_SECONDS = 2.0
 """So long the page can still be read when its run is over."""
