@@ -352,8 +352,8 @@ FAN = (
 GOOD = ("", "", "noop", "rules", "within the target", 60, 60, 60, "", "")
 
 
-def fan_run(name: str, cycles: int, degrees: int = 40) -> LiveRun:
-    run = LiveRun(about(name, sensors=(Sensor("cpu", 95_000),), columns=FAN))
+def fan_run(name: str, cycles: int, degrees: int = 40, **changes: Any) -> LiveRun:
+    run = LiveRun(about(name, **changes, sensors=(Sensor("cpu", 95_000),), columns=FAN))
     for cycle in range(cycles):
         run.record(0, [cycle, cycle * 100_000_000, 39_000, 700, degrees * 1_000, *GOOD, 600_000 + cycle, 256], None)
     return run
@@ -403,7 +403,7 @@ def test_text_out_of_sight_follows_and_what_is_amiss_is_said(window: chromium.Br
 
 
 def test_run_is_not_shown_where_it_has_no_record(window: chromium.Browser) -> None:
-    long, short = fan_run("long", 30, 40), fan_run("short", 5, 90)
+    long, short = fan_run("long", 30, 40), fan_run("short", 5, 90, origin="replayed", backend="")
     for run in (long, short):
         run.over("ended")
     with serving(long, short) as (url, _):
@@ -415,6 +415,8 @@ def test_run_is_not_shown_where_it_has_no_record(window: chromium.Browser) -> No
             window.run("return document.querySelectorAll('.view')[1].querySelector('.legend .value').innerText") == "–"
         )
         assert shown(window, 0)["hottest"] == "40.0"
+        pills = window.run("return [...document.querySelectorAll('.pill.plain:not(.age)')].map(one => one.innerText)")
+        assert pills == ["live, simulated", "replayed"]
         window.run("document.querySelector('[aria-label=\"To the beginning\"]').click()")
         window.wait_for("document.querySelectorAll('.view')[1].dataset.cycle === '0'")
         assert shown(window, 1)["hottest"] == "90.0"
