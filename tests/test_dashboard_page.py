@@ -18,12 +18,12 @@ import browser as chromium
 import pyarrow.parquet as pq
 import pytest
 from dashboard_runs import recorded
-from dashboards import TOKEN, UNBOUNDED, about, row, some_run
+from dashboards import TOKEN, UNBOUNDED, row, some_run
+from page_parts import OVERLAPS, SHOWN, fan_run
 
 from twin.dashboard.answers import Served
 from twin.dashboard.gate import Access
-from twin.dashboard.live import LiveRun
-from twin.dashboard.runs import KEPT, Run, Sensor
+from twin.dashboard.runs import KEPT, Run
 from twin.dashboard.server import Emitter, make_server
 from twin.dashboard.tables import open_run
 from twin.record.compare import first_difference
@@ -31,43 +31,11 @@ from twin.record.compare import first_difference
 pytestmark = pytest.mark.skipif(not chromium.THERE, reason="there is no Chromium with its driver here")
 
 Row = dict[str, Any]
-SHOWN = """
-const view = document.querySelectorAll(".view")[%d];
-const shown = Object.fromEntries([...view.querySelectorAll("[data-shows]")].map(
-  node => [node.dataset.shows, node.textContent]));
-return {cycle: view.dataset.cycle === undefined ? null : Number(view.dataset.cycle), ...shown};
-"""
 UNITS = {
     "cpu_load_ppm": 10_000, "gpu_busy_ppm": 10_000, "memory_used_ppm": 10_000, "frame_rate_millihertz": 1_000,
     "cpu_power_microwatts": 1_000_000, "gpu_power_microwatts": 1_000_000, "frame_latency_microseconds": 1_000,
 }  # fmt: skip
 LIMITS = {"cpu": 95_000, "gpu": 90_000, "case": 65_000}
-OVERLAPS = """
-const found = [];
-for (const card of document.querySelectorAll(".card, .head, .bar, .transport, .panel, .graph.wide")) {
-  const frame = card.getBoundingClientRect();
-  const walker = document.createTreeWalker(card, NodeFilter.SHOW_TEXT);
-  const boxes = [];
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    if (!node.data.trim() || node.parentElement.closest(".visually-hidden, option, [hidden]")) continue;
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    const box = range.getBoundingClientRect();
-    const clipped = node.parentElement.closest(".text, .of, .scroll");
-    const own = clipped ? clipped.getBoundingClientRect() : box;
-    if (!box.width) continue;
-    const seen = {left: Math.max(box.left, own.left), right: Math.min(box.right, own.right), top: box.top,
-                  bottom: Math.min(box.bottom, clipped ? own.bottom : box.bottom)};
-    if (seen.left < frame.left - 1 || seen.right > frame.right + 1) found.push(["leaves", node.data]);
-    for (const [text, other] of boxes) {
-      if (Math.min(seen.right, other.right) - Math.max(seen.left, other.left) > 1
-          && Math.min(seen.bottom, other.bottom) - Math.max(seen.top, other.top) > 4) found.push([text, node.data]);
-    }
-    boxes.push([node.data, seen]);
-  }
-}
-return found;
-"""
 
 
 @pytest.fixture(scope="module")
@@ -342,21 +310,6 @@ def test_stale_ended_and_strange_values(window: chromium.Browser) -> None:
         run.over("lost")
         news()
         window.wait_for("document.querySelector('.head').innerText.includes('Lost')")
-
-
-FAN = (
-    *("cycle", "time_ns", "cpu_temp_millicelsius", "cpu_fan_rpm", "cpu_worst_millicelsius", "suspicion", "unchecked"),
-    *("action", "source", "reason", "cpu_fan_pwm_asked", "cpu_fan_pwm_command", "cpu_fan_pwm_applied"),
-    *("shield_changed", "apply_failed", "tick_interval_ns", "window_width"),
-)  # fmt: skip
-GOOD = ("", "", "noop", "rules", "within the target", 60, 60, 60, "", "")
-
-
-def fan_run(name: str, cycles: int, degrees: int = 40, **changes: Any) -> LiveRun:
-    run = LiveRun(about(name, **changes, sensors=(Sensor("cpu", 95_000),), columns=FAN))
-    for cycle in range(cycles):
-        run.record(0, [cycle, cycle * 100_000_000, 39_000, 700, degrees * 1_000, *GOOD, 600_000 + cycle, 256], None)
-    return run
 
 
 def test_text_out_of_sight_follows_and_what_is_amiss_is_said(window: chromium.Browser) -> None:
