@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from dashboard_runs import recorded
 from dashboards import TOKEN, UNBOUNDED, row, some_run
+from page_parts import OVERLAPS, SHOWN, fan_run
 
 from twin.dashboard.answers import Served
 from twin.dashboard.gate import Access
@@ -29,43 +31,11 @@ from twin.record.compare import first_difference
 pytestmark = pytest.mark.skipif(not chromium.THERE, reason="there is no Chromium with its driver here")
 
 Row = dict[str, Any]
-SHOWN = """
-const view = document.querySelectorAll(".view")[%d];
-const shown = Object.fromEntries([...view.querySelectorAll("[data-shows]")].map(
-  node => [node.dataset.shows, node.textContent]));
-return {cycle: view.dataset.cycle === undefined ? null : Number(view.dataset.cycle), ...shown};
-"""
 UNITS = {
     "cpu_load_ppm": 10_000, "gpu_busy_ppm": 10_000, "memory_used_ppm": 10_000, "frame_rate_millihertz": 1_000,
     "cpu_power_microwatts": 1_000_000, "gpu_power_microwatts": 1_000_000, "frame_latency_microseconds": 1_000,
 }  # fmt: skip
 LIMITS = {"cpu": 95_000, "gpu": 90_000, "case": 65_000}
-OVERLAPS = """
-const found = [];
-for (const card of document.querySelectorAll(".card, .head, .bar, .transport, .panel, .graph.wide")) {
-  const frame = card.getBoundingClientRect();
-  const walker = document.createTreeWalker(card, NodeFilter.SHOW_TEXT);
-  const boxes = [];
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    if (!node.data.trim() || node.parentElement.closest(".visually-hidden, option, [hidden]")) continue;
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    const box = range.getBoundingClientRect();
-    const clipped = node.parentElement.closest(".text, .of, .scroll");
-    const own = clipped ? clipped.getBoundingClientRect() : box;
-    if (!box.width) continue;
-    const seen = {left: Math.max(box.left, own.left), right: Math.min(box.right, own.right), top: box.top,
-                  bottom: Math.min(box.bottom, clipped ? own.bottom : box.bottom)};
-    if (seen.left < frame.left - 1 || seen.right > frame.right + 1) found.push(["leaves", node.data]);
-    for (const [text, other] of boxes) {
-      if (Math.min(seen.right, other.right) - Math.max(seen.left, other.left) > 1
-          && Math.min(seen.bottom, other.bottom) - Math.max(seen.top, other.top) > 4) found.push([text, node.data]);
-    }
-    boxes.push([node.data, seen]);
-  }
-}
-return found;
-"""
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +74,39 @@ def _is_refused(message: str) -> bool:
     return "ERR_CONNECTION_REFUSED" in message or "status of 401" in message or "WebSocket connection to" in message
 
 
+@dataclass
+class Told:
+    """An experiment that is as far as it says."""
+
+    known: Row
+
+    def progress(self) -> Row:
+        return self.known
+
+
 @contextmanager
-def serving(*runs: Run, port: int = 0, token: str = TOKEN) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The address of a page for these runs, and what tells its clients of news of the first."""
+def serving(
+    *runs: Run, port: int = 0, token: str = TOKEN, experiments: Sequence[Row] = ()
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a page for these runs, and what tells its clients of news."""
     listener = socket.create_server(("127.0.0.1", port))
     with listener:
         port = listener.getsockname()[1]
         served = Served()
         for run in runs:
             served.add(run)
+        served.experiments.extend(Told(one) for one in experiments)
         server, events = make_server(listener, Access(token, (f"127.0.0.1:{port}",)), served, UNBOUNDED)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,))
     thread.start()
     emitter = Emitter(events)
+
+    def tell() -> None:
+        for run in runs:
+            emitter.news(run)
+
     try:
-        yield f"http://127.0.0.1:{port}/?token={token}", lambda: emitter.news(runs[0])
+        yield f"http://127.0.0.1:{port}/?token={token}", tell
     finally:
         # As when the process ends, nothing stays connected.
         for client in list(events.server.eio.sockets.values()):
@@ -169,6 +157,10 @@ def test_live_values_are_those_of_the_control_table(tmp_path: Path, window: chro
             seen.append(shown(window))
             pictures.add(window.run("return document.querySelector('.graph canvas[role]').toDataURL()"))
         window.wait_for("document.querySelector('.head').innerText.includes('Ended')")
+    # That nobody answers any more is as it should be.
+    window.wait_for("document.querySelector('#link').innerText === 'the run is over'")
+    window.wait_for("document.querySelectorAll('.links a[aria-disabled]:not([href])').length === 2")
+    assert window.run("return document.querySelector('#notice').dataset.tone") == "calm"
     seen.append(shown(window))
     rows = table(out)
     assert seen[-1]["cycle"] == rows[-1]["cycle"]
@@ -188,6 +180,7 @@ def test_recorded_run_is_scrubbed_and_played(two: tuple[Path, Path], window: chr
         window.run("document.querySelector('#transport input').focus()")
         window.press("Home")
         window.wait_for("document.querySelector('.view').dataset.cycle === '0'")
+        assert window.run("return window.scrollY") == 0
         assert shown(window)["cpu_load_ppm"] == "–"
         assert "not known" in window.run("return document.querySelector('[data-shows=cpu_load_ppm]').ariaLabel")
         window.press("ArrowRight", 7)
@@ -274,7 +267,9 @@ def test_page_says_that_it_lost_its_server_and_heals(window: chromium.Browser) -
         window.wait_for("document.querySelector('#link').innerText === 'connected'")
     window.wait_for("document.querySelector('#link').innerText === 'connection lost'")
     window.wait_for("document.querySelector('.view.stale') && !document.querySelector('#notice').hidden")
-    assert "Running when last heard of" in window.run("return document.querySelector('.head').innerText")
+    assert window.run("return document.querySelector('.head .pill').innerText") == "unknown"
+    window.run("const now = performance.now.bind(performance); performance.now = () => now() + 60_000")
+    window.wait_for("document.querySelector('#notice').innerText.includes('twin dashboard runs/run shows the run')")
     run.record(0, row(5), None)
     with serving(run, port=port) as (_, news):
         window.wait_for("document.querySelector('#link').innerText === 'connected'")
@@ -315,6 +310,96 @@ def test_stale_ended_and_strange_values(window: chromium.Browser) -> None:
         run.over("lost")
         news()
         window.wait_for("document.querySelector('.head').innerText.includes('Lost')")
+
+
+def test_text_out_of_sight_follows_and_what_is_amiss_is_said(window: chromium.Browser) -> None:
+    why = "cpu_fan turns at 3 rpm where 517 are expected, which has been so for longer than it takes a fan to start"
+    run = fan_run("fan", 4)
+    panel = "[...document.querySelectorAll('.panel')].find(one => one.querySelector('h3').textContent === 'Shield')"
+    with serving(run) as (url, news):
+        window.look(1_280, "light", height=300)
+        window.open(url)
+        window.wait_for(f"{panel}?.textContent.includes('Passed as asked')")
+        card = window.run("return document.querySelector('.card').innerText")
+        assert "hottest: cpu by model, reading 39.0\u00a0°C" in card
+        assert "(cpu, limit 95 °C)" in card
+        assert shown(window)["cpu_fan_rpm"] == "700"
+        bad = (
+            "cpu reads colder",
+            "cpu",
+            "conservative",
+            "rules",
+            why,
+            60,
+            255,
+            None,
+            "cpu_fan_pwm 60 -> 255",
+            "cpu_fan_pwm: gone",
+        )
+        run.record(0, [4, 400_000_000, 39_000, 3, 41_000, *bad, 700_000, 512], None)
+        news()
+        window.wait_for("document.querySelector('.view').dataset.cycle === '4'")
+        assert window.run("return window.scrollY") == 0
+        text = window.wait_for(f"{panel}.textContent")
+        assert all(
+            word in text for word in ("Changed 1 output", "3 rpm", "cpu reads colder", "cpu_fan_pwm: gone", "255")
+        )
+        assert "512" in window.run("return document.querySelector('.small-graphs').textContent")
+        assert shown(window)["reason"] == why
+        clipped = (
+            "const box = document.querySelector('[data-shows=reason]'); return box.scrollHeight > box.clientHeight"
+        )
+        assert not window.run(clipped)
+        badges = window.run("return document.querySelector('.card .badges').innerText")
+        assert all(word in badges for word in ("Fan trouble", "Sensor suspected", "Not applied", "Not checked"))
+        assert window.run("return document.querySelector('.card .badges .pill').dataset.tone") != "good"
+
+
+def test_run_is_not_shown_where_it_has_no_record(window: chromium.Browser) -> None:
+    long, short = fan_run("long", 30, 40), fan_run("short", 5, 90, origin="replayed", backend="")
+    for run in (long, short):
+        run.over("ended")
+    with serving(long, short) as (url, _):
+        window.look(1_400, "light", height=3_000)
+        window.open(url)
+        window.wait_for("document.querySelectorAll('.view .absent')[1]?.innerText === 'ended at 0:00.4'")
+        assert shown(window, 1)["hottest"] == shown(window, 1)["action"] == "–"
+        assert (
+            window.run("return document.querySelectorAll('.view')[1].querySelector('.legend .value').innerText") == "–"
+        )
+        assert shown(window, 0)["hottest"] == "40.0"
+        pills = window.run("return [...document.querySelectorAll('.pill.plain:not(.age)')].map(one => one.innerText)")
+        assert pills == ["live, simulated", "replayed"]
+        window.run("document.querySelector('[aria-label=\"To the beginning\"]').click()")
+        window.wait_for("document.querySelectorAll('.view')[1].dataset.cycle === '0'")
+        assert shown(window, 1)["hottest"] == "90.0"
+        ends = "one => [one.of.chart.scales.y.min, one.of.chart.scales.y.max]"
+        graphs = "[...document.querySelectorAll('.graph.wide canvas[role]')]"
+        window.wait_for(f"{graphs}.every(one => one.of.chart)")
+        axes = window.run(f"return {graphs}.map({ends})")
+        assert axes[:2] == axes[2:]
+
+
+def test_experiments_are_told_whole(window: chromium.Browser) -> None:
+    each = [{"name": f"1_0_1_1_1_{i}", "total": 16, "done": i} for i in range(3)]
+    one = {
+        "id": "a", "name": "demo", "directory": "here/demo-1", "scenario": "gaming", "ticks": 3_000, "state": "running",
+        "total": 48, "done": 3, "failed": 1, "jobs_per_second": 0.25, "left_seconds": 180, "configurations": each,
+    }  # fmt: skip
+    over = {**one, "id": "b", "directory": "here/demo-2", "state": "ended", "done": 48, "golden": None, "tie": []}
+    with serving(experiments=[one, {**over, "why": "There is none."}]) as (url, _):
+        window.look(360, "light")
+        window.open(url)
+        text = window.wait_for(
+            "document.querySelector('#experiments .number') && document.querySelector('#experiments').innerText"
+        )
+        for said in (
+            *("here/demo-1", "here/demo-2", "3 of 48 runs done, 1 failed, 0.25 runs a second", "Running", "Ended"),
+            *("Chosen once all is done", "There is none.", "1_0_1_1_1_2", "2 of 16"),
+        ):
+            assert said in text
+        assert window.run("return document.documentElement.scrollWidth") == 360
+        assert window.run(OVERLAPS) == []
 
 
 def test_every_width_in_both_colours(two: tuple[Path, Path], window: chromium.Browser) -> None:

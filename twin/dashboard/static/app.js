@@ -17,8 +17,9 @@ import { RunView } from "./view.js";
  */
 const BEAT_MS = 250;
 const FOLLOW_BEATS = 4;
-const ALL_BEATS = 20;
 const AROUND_MS = 2_000;
+/** Whoever has not answered for so long will hardly come back by itself. */
+const LONG_MS = 60_000;
 
 const at = (id) => document.getElementById(id);
 const picks = { run: at("run-pick"), other: at("other-pick"), range: at("range-pick") };
@@ -39,14 +40,23 @@ function notice(words, tone = "bad") {
 const NO_TOKEN = "This page needs its token. Open the address, with ?token=, that twin printed when it started.";
 const NEW_TOKEN = "The server was started anew and has another token. Open the address that it printed; this page keeps trying.";
 
+/** Where else the runs can be seen, once nobody has answered for a while. */
+function elsewhere() {
+  if (performance.now() - shown.downAt < LONG_MS) return "";
+  return ` Nobody has answered for a minute: twin dashboard ${shown.views.map(({ run }) => run.about.run_dir).join(" ")} shows ${
+    shown.views.length > 1 ? "these runs" : "the run"}.`;
+}
+
 function link(state) {
   shown.link = state;
   setIcon(linkShape, state === "up" ? "linked" : "unlinked");
-  setText(linkWords, state === "up" ? "connected" : "connection lost");
-  setAttribute(at("link"), "data-tone", state === "up" ? "good" : "bad");
   const over = shown.views.length && shown.views.every(({ run }) => run.about.origin === "live" && !run.goesOn);
+  setText(linkWords, state === "up" ? "connected" : over ? "the run is over" : "connection lost");
+  setAttribute(at("link"), "data-tone", state === "up" ? "good" : over ? "calm" : "bad");
+  if (state === "up") shown.downAt = null;
+  else shown.downAt ??= performance.now();
   if (state !== "up" && over) notice("The run is over, and its page with it. What you see is how it ended.", "calm");
-  else if (state === "down" && shown.views.length) notice("The connection is lost. What you see is the last that came; trying again every two seconds.");
+  else if (state === "down" && shown.views.length) notice(`The connection is lost. What you see is the last that came; trying again every two seconds.${elsewhere()}`);
   else if (state === "strange") notice(NEW_TOKEN);
   else notice("");
   if (state === "up") refresh();
@@ -58,6 +68,7 @@ async function refresh() {
   try {
     const answer = await ask("/api/runs");
     for (const about of answer.runs) know(about);
+    order(answer.runs);
     experiments.show(answer.experiments ?? []);
     pickable();
     if (!shown.views.length) await fromAddress();
@@ -75,6 +86,15 @@ function know(about) {
   const run = runs.get(about.id);
   if (run) run.update(about);
   else runs.set(about.id, new Run(about));
+}
+
+/** Runs stand in the order in which the server lists them. */
+function order(abouts) {
+  for (const { id } of abouts) {
+    const run = runs.get(id);
+    runs.delete(id);
+    runs.set(id, run);
+  }
 }
 
 function pickable() {
@@ -168,12 +188,25 @@ function drawNow(all) {
   const horizonNs = Math.max(...shown.views.map((view) => view.horizonNs(now)));
   shown.views.forEach((view, place) => {
     view.showState(shown.link === "up" || shown.link === "new");
-    view.showRecord(now, all || beat % ALL_BEATS === 0, again);
-    view.showGraphs(now, those[1 - place] ?? null, horizonNs, { all: all || beat % FOLLOW_BEATS === 0, first: transport.playing }, again);
+    view.showRecord(now, again);
+    view.showGraphs(now, shown.views[1 - place] ?? null, horizonNs, { all: all || beat % FOLLOW_BEATS === 0, first: transport.playing }, again);
   });
+  if (all || beat % FOLLOW_BEATS === 0) align();
   if (!shown.drawn && shown.views.some((view) => view.record)) {
     shown.drawn = true;
     performance.mark("first-values");
+  }
+}
+
+/** What is beside each other begins at one height, however often a name wraps. */
+function align() {
+  if (shown.views.length < 2) return;
+  const side = shown.views.every(({ root }) => root.offsetTop === shown.views[0].root.offsetTop);
+  const height = side ? Math.ceil(Math.max(...shown.views.map((view) => view.headHeight))) : 0;
+  for (const { head } of shown.views) {
+    if (head.least === height) continue;
+    head.least = height;
+    head.style.minHeight = height ? `${height}px` : "";
   }
 }
 
@@ -203,8 +236,14 @@ async function lookAround() {
   if (document.hidden || shown.link !== "up") return;
   try {
     if (!at("experiments").hidden) experiments.show((await ask("/api/experiments")).experiments ?? []);
+    let asked = false;
     for (const { run, crystal } of shown.views) {
-      if (crystal.isSeen || run.pool === undefined) run.pool = run.goesOn ? (await ask("/api/pool", { run: run.id })).pool : null;
+      // A record that is followed or replayed is as old as the server says.
+      if (run.goesOn && run.about.origin !== "live" && !asked) {
+        asked = true;
+        for (const about of (await ask("/api/runs")).runs) know(about);
+      }
+      if (crystal.isSeen || run.pool !== null) run.pool = run.goesOn ? (await ask("/api/pool", { run: run.id })).pool : null;
     }
   } catch {
     // The link says when nobody answers.
@@ -213,7 +252,7 @@ async function lookAround() {
 
 function listenAll() {
   listen({
-    metrics: ({ run, record, insight, lost }) => runs.get(run)?.hear(record, insight, lost),
+    metrics: ({ run, record, insight, lost, age_ms: ageMs }) => runs.get(run)?.hear(record, insight, lost, ageMs),
     run: async ({ run: about }) => {
       know(about);
       pickable();
@@ -226,6 +265,14 @@ function listenAll() {
 }
 
 async function start() {
+  // The address keeps which runs are shown, so that its # is not for these; nor does anything jump.
+  for (const skip of document.querySelectorAll(".skip")) {
+    skip.addEventListener("click", (event) => {
+      event.preventDefault();
+      const to = document.querySelector(skip.dataset.to);
+      to?.focus({ preventScroll: to.closest(".transport") !== null });
+    });
+  }
   themeSwitch(at("theme"), () => {
     readColours();
     recolour();

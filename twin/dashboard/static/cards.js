@@ -2,7 +2,7 @@
 
 import { el, icon, setAttribute, setClass, setIcon, setShare, setText } from "./dom.js";
 import { MISSING, arrows, celsius, gigahertz, known, milliseconds, number, percent, perSecond, watts } from "./format.js";
-import { ACTIONS, GAME_STATES, SOURCES, heatState, whyMissing } from "./words.js";
+import { ACTIONS, GAME_STATES, SOURCES, fansOf, heatState, stands, troubles, whyMissing } from "./words.js";
 
 /** A value with its unit, which says why it is missing where it is. `shows` names what it is for whoever looks for it. */
 export class Value {
@@ -72,9 +72,17 @@ export class Cards {
     this.headroom = new Value("K", "", "headroom");
     this.headroomOf = el("span", "of", {}, "");
     this.toLimit = new Meter();
-    this.actionNow = el("span", "text two-lines", {}, MISSING);
-    return card("Thermal Status", this.heat, el("div", "lead", {}, this.hottest.root, this.hottestName),
-      this.toLimit.root, row("Headroom", this.headroom.root, this.headroomOf), row("Action now", this.actionNow));
+    this.actionNow = el("span", "text whole", {}, MISSING);
+    this.fans = fansOf(this.about).map((fan) => ({ ...fan, value: new Value("", "", fan.column) }));
+    this.badges = el("span", "badges", {}, this.heat.root);
+    this.pills = [];
+    this.warning = el("span", "text whole", { "data-shows": "warning" }, "");
+    this.warningRow = row("Warning", this.warning);
+    this.warningRow.hidden = true;
+    return card("Thermal Status", { root: this.badges }, el("div", "lead", {}, this.hottest.root, this.hottestName),
+      row("Headroom", el("span", "whole flow", {}, this.headroom.root, " ", this.headroomOf)), this.toLimit.root,
+      this.fans.length ? row("Fans, rpm", el("span", "fans", {}, ...this.fans.map(({ name, value }) => el("span", "", {}, el("span", "of", {}, name), " ", value.root)))) : "",
+      row("Action now", this.actionNow), this.warningRow);
   }
 
   resources() {
@@ -105,7 +113,7 @@ export class Cards {
     this.action = el("span", "action", { "data-shows": "action" }, MISSING);
     this.meaning = el("span", "of", {}, "");
     this.source = new Pill();
-    this.reason = el("span", "text two-lines", { "data-shows": "reason" }, MISSING);
+    this.reason = el("span", "text whole", { "data-shows": "reason" }, MISSING);
     this.authority = new Value("%", "", "authority_percent");
     this.note = el("span", "of", {}, "");
     this.game = el("span", "text", { "data-shows": "game_state_code" }, MISSING);
@@ -114,8 +122,11 @@ export class Cards {
       el("div", "row tall", {}, el("span", "name", {}, "Because"), this.reason));
   }
 
-  show(record) {
+  /** `absent` says why there is no record at this time, where there is none. */
+  show(record, absent = "") {
+    this.absent = absent;
     this.showHeat(record);
+    this.showTroubles(record);
     this.showUses(record);
     this.showPower(record);
     this.showDecision(record);
@@ -136,14 +147,39 @@ export class Cards {
         nearest = { name, limit, temperature, headroom: limit - temperature };
       }
     }
-    this.hottest.set(celsius(hottest?.temperature), "no temperature is believed");
-    setText(this.hottestName, hottest ? `${hottest.name}, the hottest` : "");
+    const none = record ? "no temperature is believed" : whyMissing(record, "", this.absent);
+    this.hottest.set(celsius(hottest?.temperature), none);
+    const read = record?.[`${hottest?.name}_temp_millicelsius`];
+    const byModel = known(read) && read < hottest?.temperature ? " by model" : "";
+    setText(this.hottestName, hottest ? `hottest: ${hottest.name}${byModel}${known(read) ? `, reading ${celsius(read)}\u00a0°C` : ""}` : "");
     // One sensor that nobody believes may be the one that is too hot.
-    this.heat.set(heatState(unknown && !(nearest?.headroom <= 0) ? null : nearest.headroom));
-    this.headroom.set(celsius(nearest?.headroom), "no temperature is believed");
-    setText(this.headroomOf, nearest ? `${nearest.name}, limit ${number(nearest.limit / 1_000)} °C` : "");
+    const state = heatState(unknown && !(nearest?.headroom <= 0) ? null : nearest.headroom);
+    // Nothing is in order where something is amiss, however cool it is.
+    this.amiss = troubles(this.about, record);
+    this.heat.set(state.tone === "good" && this.amiss.length ? { ...state, tone: "calm" } : state);
+    this.headroom.set(celsius(nearest?.headroom), none);
+    setText(this.headroomOf, nearest ? `(${nearest.name}, limit ${number(nearest.limit / 1_000)} °C)` : "");
     this.toLimit.set(nearest ? nearest.temperature / nearest.limit : null);
     setText(this.actionNow, record ? this.acts(record.action) : MISSING);
+  }
+
+  showTroubles(record) {
+    for (const fan of this.fans) {
+      fan.value.set(number(record?.[fan.column]), whyMissing(record, fan.column, this.absent));
+      setClass(fan.value.root, "changed", stands(record, fan));
+    }
+    const { amiss } = this;
+    while (this.pills.length < amiss.length) {
+      const pill = new Pill();
+      this.pills.push(pill);
+      this.badges.append(pill.root);
+    }
+    this.pills.forEach((pill, place) => {
+      if (pill.root.hidden !== place >= amiss.length) pill.root.hidden = place >= amiss.length;
+      if (amiss[place]) pill.set(amiss[place]);
+    });
+    setText(this.warning, amiss.map(({ says }) => says).join("; "));
+    if (this.warningRow.hidden !== (amiss.length === 0)) this.warningRow.hidden = amiss.length === 0;
   }
 
   acts(action) {
@@ -161,7 +197,7 @@ export class Cards {
     shown.forEach(([name, more], place) => {
       const use = this.uses[place];
       const value = record?.[name];
-      use.value.set(percent(value), whyMissing(record, name));
+      use.value.set(percent(value), whyMissing(record, name, this.absent));
       use.meter.set(known(value) ? value / 1e6 : null);
       setText(use.more, more);
     });
@@ -172,11 +208,11 @@ export class Cards {
     const gpu = record?.gpu_power_microwatts;
     const both = known(cpu) && known(gpu) ? cpu + gpu : null;
     this.total.set(watts(both), "it takes the power of both");
-    this.cpuPower.set(watts(cpu), whyMissing(record, "cpu_power_microwatts"));
-    this.gpuPower.set(watts(gpu), whyMissing(record, "gpu_power_microwatts"));
-    this.rate.set(perSecond(record?.frame_rate_millihertz), whyMissing(record, "frame_rate_millihertz"));
+    this.cpuPower.set(watts(cpu), whyMissing(record, "cpu_power_microwatts", this.absent));
+    this.gpuPower.set(watts(gpu), whyMissing(record, "gpu_power_microwatts", this.absent));
+    this.rate.set(perSecond(record?.frame_rate_millihertz), whyMissing(record, "frame_rate_millihertz", this.absent));
     this.latency.set(milliseconds(record?.frame_latency_microseconds),
-      whyMissing(record, "frame_latency_microseconds"));
+      whyMissing(record, "frame_latency_microseconds", this.absent));
   }
 
   showDecision(record) {
@@ -192,6 +228,6 @@ export class Cards {
     setText(this.note, learns ? "of the learner" : "no learner");
     const code = record?.game_state_code;
     setText(this.game, known(code) ? (GAME_STATES[code] ?? `state ${code}`) : MISSING);
-    setAttribute(this.game, "title", known(code) ? null : whyMissing(record, "game_state_code"));
+    setAttribute(this.game, "title", known(code) ? null : whyMissing(record, "game_state_code", this.absent));
   }
 }

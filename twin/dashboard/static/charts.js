@@ -29,6 +29,13 @@ export const seen = new IntersectionObserver(
 /** Of the library's own additions those that are not used, which would be asked at every turn. */
 const WITHOUT = { legend: false, title: false, subtitle: false, filler: false, decimation: false, colors: false };
 
+/** The lower and the higher of two, either of which may be missing. */
+const least = (one, other) => (one === undefined || other < one ? other : one);
+const most = (one, other) => (one === undefined || other > one ? other : one);
+
+/** A frame of one record of another, so that not all of it is worked out for one value. */
+const record = (frame, place) => ({ column: (name) => [frame.value(name, place)] });
+
 /** What is common to all graphs: a heading, a legend that has the values in it, and the canvas. */
 class Graph {
   constructor({ title, className = "", note = "" }) {
@@ -48,7 +55,6 @@ class Graph {
       this.legend, el("div", "canvas", {}, this.canvas, this.empty));
     this.title = title;
     this.chart = null;
-    this.saidAt = 0;
     charts.add(this);
     seen.observe(this.canvas);
   }
@@ -63,7 +69,11 @@ class Graph {
   remove() {
     charts.delete(this);
     seen.unobserve(this.canvas);
-    this.chart?.destroy();
+    if (this.chart) {
+      // A change of size that waits would draw what is no more.
+      Object.assign(this.chart, { update: () => null, resize: () => null });
+      this.chart.destroy();
+    }
     this.root.remove();
   }
 }
@@ -159,15 +169,13 @@ export class TimeGraph extends Graph {
    * Show these sources, `{name, frame}`, from `firstNs` to `lastNs`; values in the legend are those at `nowNs`. The
    * second source, if there is one, is the other run's, drawn with broken lines and hollow marks.
    */
-  show(sources, { firstNs, lastNs, nowNs, cursor, horizonNs = 0 }) {
+  show(sources, { firstNs, lastNs, nowNs, cursor, horizonNs = 0, twin = null }) {
     if (!this.chart) this.build();
     this.fit(sources);
     const { datasets } = this.chart.data;
-    let some = false;
     sources.forEach(({ frame }, source) => {
       const low = Math.max(0, after(frame.times, firstNs - 1) - 1);
       const high = Math.min(frame.times.length, after(frame.times, lastNs) + 1);
-      const now = after(frame.times, nowNs) - 1;
       this.series.forEach((one, place) => {
         const values = one.of(frame);
         const { data } = datasets[source * this.series.length + place];
@@ -176,21 +184,50 @@ export class TimeGraph extends Graph {
           const point = (data[i - low] ??= { x: 0, y: 0 });
           point.x = frame.times[i] / 1e9;
           point.y = known(value) ? value : NaN;
-          some ||= known(value);
         }
         data.length = Math.max(0, high - low);
-        const entries = source ? this.others : this.entries;
-        setText(entries[place].value, now < 0 ? MISSING : one.words(values[now] ?? null));
       });
     });
     this.cursor = cursor ? nowNs / 1e9 : null;
     const { x } = this.chart.options.scales;
+    for (const [name, own] of [["y", this.y], ["y1", this.y1]]) {
+      if (!own) continue;
+      // One axis for the same graph of the run beside it, too.
+      const beside = twin?.[name] ?? {};
+      Object.assign(this.chart.options.scales[name], { suggestedMin: least(own.low, beside.low), suggestedMax: most(own.high, beside.high) });
+    }
     x.min = firstNs / 1e9;
     x.max = (lastNs + horizonNs) / 1e9;
     this.chart.update("none");
-    this.describe(firstNs, nowNs);
     this.stale = false;
-    return some;
+    this.tell(sources, { firstNs, nowNs });
+  }
+
+  /** How far each axis reaches for this stretch of a run, for the same graph of the run beside it. */
+  extent(frame, firstNs, lastNs) {
+    const found = { y: { low: this.y.low, high: this.y.high }, y1: { low: this.y1?.low, high: this.y1?.high } };
+    const from = Math.max(0, after(frame.times, firstNs - 1) - 1);
+    const to = Math.min(frame.times.length, after(frame.times, lastNs) + 1);
+    for (const one of this.series) {
+      const reach = found[one.axis ?? "y"];
+      for (const value of one.of(frame).slice(from, to)) {
+        if (!known(value)) continue;
+        reach.low = least(reach.low, value);
+        reach.high = most(reach.high, value);
+      }
+    }
+    return found;
+  }
+
+  /** The values at `nowNs` in words, whether or not the graph is seen: who listens, searches or prints reads them. */
+  tell(sources, { firstNs, nowNs }) {
+    sources.forEach(({ frame, absent }, source) => {
+      const now = absent ? -1 : after(frame.times, nowNs) - 1;
+      const entries = source ? this.others : this.entries;
+      const here = record(frame, now);
+      entries.forEach(({ value, one }) => setText(value, now < 0 ? MISSING : one.words(one.of(here)[0])));
+    });
+    this.describe(firstNs, nowNs);
   }
 
   fit(sources) {
@@ -217,11 +254,8 @@ export class TimeGraph extends Graph {
     this.recolour();
   }
 
-  /** What is seen, in words, for who does not see it. Not at every update: nobody can listen that fast. */
+  /** What is seen, in words, for who does not see it. */
   describe(firstNs, nowNs) {
-    const now = performance.now();
-    if (now - this.saidAt < 5_000) return;
-    this.saidAt = now;
     const parts = [...this.entries, ...this.others].map((entry) => `${entry.one.name} ${entry.value.textContent}`);
     const ahead = this.ahead.map(({ words }) => words);
     setAttribute(this.canvas, "aria-label",
@@ -236,7 +270,7 @@ export class Portrait extends Graph {
     this.x = x;
     this.yOf = y;
     this.colour = colour;
-    this.legend.append(el("li", "", {}, icon("linked"), el("span", "", {}, `${x.name} across, ${y.name} upwards`)));
+    this.legend.append(el("li", "", {}, icon("linked"), el("span", "", {}, `${x.name} across, ${y.name} up`)));
   }
 
   build() {
@@ -265,8 +299,28 @@ export class Portrait extends Graph {
     Object.assign(last, { borderColor: palette.surface, backgroundColor: palette.ink });
   }
 
-  show(frame, firstNs, nowNs) {
+  /** The newest point in words, whether or not it is seen. */
+  tell(frame, nowNs, absent) {
+    const now = absent ? -1 : after(frame.times, nowNs) - 1;
+    const here = record(frame, now);
+    const said = (one) => one.said(now < 0 ? null : one.of(here)[0]);
+    setAttribute(this.canvas, "aria-label", `${this.title}: ${this.x.name} ${said(this.x)}, ${this.yOf.name} ${said(this.yOf)} now.`);
+  }
+
+  extent(frame, firstNs, nowNs) {
+    const found = { low: this.yOf.low, high: this.yOf.high };
+    for (const value of this.yOf.of(frame).slice(after(frame.times, firstNs - 1), after(frame.times, nowNs))) {
+      if (!known(value)) continue;
+      found.low = least(found.low, value);
+      found.high = most(found.high, value);
+    }
+    return found;
+  }
+
+  show(frame, firstNs, nowNs, twin = {}) {
     if (!this.chart) this.build();
+    const { y } = this.chart.options.scales;
+    Object.assign(y, { suggestedMin: least(this.yOf.low, twin.low), suggestedMax: most(this.yOf.high, twin.high) });
     const [course, last] = this.chart.data.datasets;
     const xs = this.x.of(frame);
     const ys = this.yOf.of(frame);
@@ -284,12 +338,6 @@ export class Portrait extends Graph {
     last.data = length ? [course.data[length - 1]] : [];
     this.chart.update("none");
     this.stale = false;
-    if (length) {
-      const { x, y } = last.data[0];
-      setAttribute(this.canvas, "aria-label",
-        `${this.title}: ${this.x.name} ${this.x.said(x)}, ${this.yOf.name} ${this.yOf.said(y)} now.`);
-    }
-    return length > 0;
   }
 }
 

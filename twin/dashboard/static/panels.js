@@ -4,7 +4,7 @@ import { Meter, Pill, Value } from "./cards.js";
 import { Portrait, TimeGraph, seen } from "./charts.js";
 import { el, setAttribute, setClass, setText } from "./dom.js";
 import { MISSING, arrows, bytes, channel, clock, count, known, micro, number } from "./format.js";
-import { ACTIONS } from "./words.js";
+import { ACTIONS, fansOf, stands, troubles } from "./words.js";
 
 const ONE_Q48 = 65_536;
 
@@ -55,15 +55,15 @@ function facts(pairs) {
 
 export class Heartbeat extends Panel {
   constructor() {
-    super("Heartbeat", "how the loops pace themselves by the load");
+    super("Heartbeat", "how the loops pace themselves by the word load: words offered, of the most there can be");
     const line = (name, colour, mark, of, words, axis) => ({ name, colour, mark, of, words, axis });
     const interval = scaled("tick_interval_ns", 1e6);
     const load = scaled("load_ppm", 1e4);
     this.graphs = [
       new TimeGraph({
-        title: "Interval against load", y: { low: 0, words: " ms", digits: 1 }, y1: { low: 0, high: 100, words: " %" },
+        title: "Interval against word load", y: { low: 0, words: " ms", digits: 1 }, y1: { low: 0, high: 100, words: " %" },
         series: [line("interval", "blue", "circle", interval, with_(2, "ms")),
-          line("load", "orange", "square", load, with_(1, "%"), "y1")],
+          line("word load", "orange", "square", load, with_(1, "%"), "y1")],
       }),
       new TimeGraph({
         title: "Window", y: { low: 0 },
@@ -81,7 +81,7 @@ export class Heartbeat extends Panel {
     ];
     this.portrait = new Portrait({
       title: "Phase portrait", colour: "blue",
-      x: { name: "load", of: load, said: with_(1, "%"), words: " %", low: 0, high: 100 },
+      x: { name: "word load", of: load, said: with_(1, "%"), words: " %", low: 0, high: 100 },
       y: { name: "interval", of: interval, said: with_(2, "ms"), words: " ms", low: 0, digits: 1 },
     });
     this.body.append(el("div", "small-graphs", {}, ...this.graphs.map((graph) => graph.root), this.portrait.root));
@@ -97,7 +97,11 @@ export class Shield extends Panel {
   constructor(about) {
     super("Shield", "what it let pass, what it changed, and why");
     this.state = new Pill();
+    this.about = about;
     this.reason = el("span", "text", {}, "");
+    this.badges = el("p", "badges");
+    this.pills = [];
+    this.fans = fansOf(about).map((fan) => ({ ...fan, node: el("span", "number", {}, MISSING) }));
     this.rows = about.outputs.map((output) => this.output(output));
     this.suspicion = el("span", "text", {}, "");
     this.unchecked = el("span", "text", {}, "");
@@ -105,12 +109,12 @@ export class Shield extends Panel {
     this.changes = el("ol", "changes");
     this.none = el("p", "of", {}, "None in what the graphs show.");
     this.body.append(
-      el("div", "lead", {}, this.state.root, this.reason),
+      el("div", "lead", {}, this.state.root, this.badges, this.reason),
       el("div", "scroll", { tabindex: "0", role: "region", "aria-label": "Commands" }, el("table", "outputs", {},
         el("thead", "", {}, el("tr", "", {}, ...["Output", "Asked", "Commanded", "Applied", "Of its range"].map(
           (name) => el("th", "", { scope: "col" }, name)))),
         el("tbody", "", {}, ...this.rows.map((row) => row.root)))),
-      facts([["Suspected", this.suspicion], ["Cannot be checked", this.unchecked], ["Not applied", this.failed]]),
+      facts([...this.fans.map(({ name, node }) => [`${name} fan`, node]), ["Suspected", this.suspicion], ["Cannot be checked", this.unchecked], ["Not applied", this.failed]]),
       el("h4", "", {}, "Latest changes"), this.none, this.changes);
   }
 
@@ -125,12 +129,13 @@ export class Shield extends Panel {
 
   show(record) {
     const changed = record?.shield_changed ?? "";
+    const amiss = troubles(this.about, record);
     const failsafe = record?.source === "failsafe";
     if (failsafe) this.state.set({ word: "Failsafe: full cooling, safe caps", shape: "over", tone: "bad" });
     else if (changed) {
       const many = changed.split("; ").length;
       this.state.set({ word: `Changed ${many} ${many > 1 ? "outputs" : "output"}`, shape: "warm", tone: "warn" });
-    } else this.state.set({ word: record ? "Passed as asked" : MISSING, shape: record ? "good" : "unknown", tone: "good" });
+    } else this.state.set({ word: record ? "Passed as asked" : MISSING, shape: record ? "good" : "unknown", tone: record && !amiss.length ? "good" : "calm" });
     setText(this.reason, failsafe ? record.reason : arrows(changed));
     for (const { cells, meter, said, least, most } of this.rows) {
       for (const { column, node } of cells) setText(node, said.value(record?.[column]));
@@ -139,9 +144,25 @@ export class Shield extends Panel {
       setClass(cells[1].node, "changed", known(asked) && known(given) && asked !== given);
       meter.set(known(given) && most > least ? (given - least) / (most - least) : null);
     }
-    setText(this.suspicion, record?.suspicion || "nothing");
-    setText(this.unchecked, record?.unchecked || "nothing");
-    setText(this.failed, record?.apply_failed || "nothing");
+    for (const fan of this.fans) {
+      const rpm = record?.[fan.column];
+      setText(fan.node, known(rpm) ? `${number(rpm)} rpm` : MISSING);
+      setClass(fan.node, "changed", stands(record, fan));
+    }
+    setAttribute(this.badges, "data-many", String(amiss.length));
+    while (this.pills.length < amiss.length) {
+      const pill = new Pill();
+      this.pills.push(pill);
+      this.badges.append(pill.root);
+    }
+    this.pills.forEach((pill, place) => {
+      if (pill.root.hidden !== place >= amiss.length) pill.root.hidden = place >= amiss.length;
+      if (amiss[place]) pill.set(amiss[place]);
+    });
+    const nothing = record ? "nothing" : MISSING;
+    setText(this.suspicion, record?.suspicion || nothing);
+    setText(this.unchecked, record?.unchecked || nothing);
+    setText(this.failed, record?.apply_failed || nothing);
   }
 
   /** The latest changes of its mind in this frame, newest first: the first cycle of each alike. */

@@ -1,5 +1,6 @@
 // A run as the page knows it: what it is, its newest records, and stretches of its course as they are needed.
 
+import { clock, known } from "./format.js";
 import { ask } from "./net.js";
 import { Frame, KEPT, Newest } from "./store.js";
 
@@ -7,6 +8,8 @@ const POINTS = 600;
 const NEAR_POINTS = 1_200;
 /** A running run's longer graphs are asked for anew after so long, or after a part of what they show. */
 const AGAIN_NS = 2e9;
+/** Of runs that go on beside each other, none is behind the other for less than this. */
+const BEHIND_NS = 2e9;
 
 const EMPTY = new Frame({});
 
@@ -14,7 +17,8 @@ const EMPTY = new Frame({});
 function shownColumns(about) {
   const sensors = about.sensors.flatMap(({ name }) => [`${name}_worst_millicelsius`, `${name}_forecast_millicelsius`]);
   const outputs = about.outputs.flatMap(({ name }) => [`${name}_asked`, `${name}_command`, `${name}_applied`]);
-  const wanted = new Set([...sensors, ...outputs, ..."cycle cpu_clock_kilohertz gpu_busy_ppm gpu_clock_kilohertz \
+  const read = about.columns.filter((name) => /(_rpm|_temp_millicelsius)(_status)?$/.test(name));
+  const wanted = new Set([...sensors, ...outputs, ...read, ..."cycle cpu_clock_kilohertz gpu_busy_ppm gpu_clock_kilohertz \
 gpu_power_microwatts memory_total_kibibytes frame_rate_millihertz frame_latency_microseconds game_state_code \
 cpu_load_ppm cpu_power_microwatts memory_used_ppm suspicion unchecked action source reason proposed executed \
 learner_note weights authority_percent reward_micro anomaly_micro shield_changed apply_failed tick_interval_ns \
@@ -89,16 +93,22 @@ export class Run {
     this.about = about;
     this.columns = shownColumns(about);
     this.lost = about.lost ?? 0;
-    if (typeof about.age_ms === "number") this.heardAt = performance.now() - about.age_ms;
+    this.heard(about.age_ms);
+  }
+
+  /** What a loop sends is as old as its way here. What is followed or replayed is as old as is told, if it is. */
+  heard(ageMs) {
+    if (known(ageMs)) this.heardAt = performance.now() - ageMs;
+    else if (this.about.origin !== "live") this.heardAt = null;
   }
 
   get goesOn() {
     return this.about.state === "running";
   }
 
-  /** Milliseconds since its newest record, null for a run that is not going on. */
+  /** How old its newest record is (ms), null where that is not told, and for a run that is not going on. */
   get ageMs() {
-    return this.goesOn ? performance.now() - this.heardAt : null;
+    return this.goesOn && this.heardAt !== null ? performance.now() - this.heardAt : null;
   }
 
   /** Ask for what there is: the newest records of any run, and how long it is. */
@@ -113,7 +123,7 @@ export class Run {
     this.lengthNs = Math.max(this.lengthNs, this.newest.last?.time_ns ?? 0);
   }
 
-  hear(record, insight, lost) {
+  hear(record, insight, lost, ageMs) {
     const before = this.newest.last;
     if (!this.newest.add(record)) return;
     // More cycles than are told one by one, as of a run that is faster than time, are asked for together.
@@ -121,7 +131,8 @@ export class Run {
     this.lengthNs = Math.max(this.lengthNs, record.time_ns);
     this.insight = insight ?? this.insight;
     this.lost = lost ?? this.lost;
-    this.heardAt = performance.now();
+    if (this.about.origin === "live") this.heardAt = performance.now();
+    else if (known(ageMs)) this.heard(ageMs);
   }
 
   /** Ask for the records that were not told, if there are any, and not more often than graphs are drawn. */
@@ -151,8 +162,16 @@ export class Run {
     return far.frame;
   }
 
-  /** The record in force at this time of the run. */
+  /** Why there is no record at this time, because the run had ended or has not come so far; empty where there is one. */
+  absent(ns) {
+    const { period_ms: period } = this.about;
+    if (this.goesOn) return this.lengthNs > 0 && ns > this.lengthNs + Math.max(BEHIND_NS, 20e6 * period) ? `not further than ${clock(this.lengthNs)} yet` : "";
+    return ns > this.lengthNs + 0.5e6 * period ? `ended at ${clock(this.lengthNs)}` : "";
+  }
+
+  /** The record in force at this time of the run, null where it has none. */
   at(ns, aheadNs, changed) {
+    if (this.absent(ns)) return null;
     const newest = this.newest.asFrame();
     if (newest.times.length && ns >= newest.firstNs) return newest.at(ns);
     return this.around(ns, aheadNs, changed).at(ns);

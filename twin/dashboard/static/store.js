@@ -29,6 +29,10 @@ export class Frame {
     return this.columns[name] ?? NOTHING;
   }
 
+  value(name, place) {
+    return this.columns[name]?.[place] ?? null;
+  }
+
   /** The record in force at `ns`: the last one that is not later; null before the first. */
   at(ns) {
     const place = after(this.times, ns) - 1;
@@ -95,6 +99,10 @@ class RowFrame {
       this.made.set(name, values);
     }
     return values;
+  }
+
+  value(name, place) {
+    return this.rows[place]?.[name] ?? null;
   }
 
   at(ns) {

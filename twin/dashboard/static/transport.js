@@ -35,6 +35,12 @@ export class Transport {
         this.button("back", "A cycle back", () => this.step(-1)), this.toggle,
         this.button("on", "A cycle on", () => this.step(1)), this.live),
       this.scrub, this.time, this.pick, this.difference, this.said);
+    // It covers the end of the page, which therefore ends so much lower.
+    new ResizeObserver(() => {
+      const height = `${root.offsetHeight}px`;
+      document.body.style.paddingBottom = height;
+      document.documentElement.style.scrollPaddingBottom = `calc(${height} + 12px)`;
+    }).observe(root);
     document.addEventListener("keydown", (event) => this.key(event));
   }
 

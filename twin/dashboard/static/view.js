@@ -13,7 +13,7 @@ import { ORIGINS, STATES } from "./words.js";
 const STALE_PERIODS = 20;
 const STALE_MS = 2_000;
 
-const UNHEARD = { word: "Running when last heard of", shape: "unknown", tone: "warn" };
+const UNHEARD = { word: "unknown", shape: "unknown", tone: "calm" };
 
 const share = (name) => (frame) => frame.column(name).map((value) => (known(value) ? value / 1e4 : null));
 const degrees = (name) => (frame) => frame.column(name).map((value) => (known(value) ? value / 1e3 : null));
@@ -28,12 +28,14 @@ export class RunView {
     this.title = el("h2", "", {}, about.name);
     this.state = new Pill();
     this.spoken = el("p", "visually-hidden", { role: "status" });
+    this.absent = el("span", "pill absent", { hidden: true, "data-tone": "warn" }, "");
     this.origin = el("span", "pill plain", {}, "");
     this.ageShape = icon("good");
     this.age = el("span", "", {}, "");
     this.ageRoot = el("span", "pill plain age", {}, this.ageShape, this.age);
     this.facts = el("p", "about", {}, "");
-    this.links = el("span", "links", {}, "Export ", this.link("csv"), " ", this.link("json"));
+    this.exports = [this.link("csv"), this.link("json")];
+    this.links = el("span", "links", {}, "Export ", this.exports[0], " ", this.exports[1]);
     this.again = el("p", "again", { hidden: true });
     this.cards = new Cards(about);
     this.heat = this.temperatures(about);
@@ -57,19 +59,23 @@ export class RunView {
       });
     }
     this.root = el("article", "view", { "aria-label": about.name },
-      el("header", "head", {}, this.title, this.state.root, this.origin, this.ageRoot, this.spoken, this.facts, this.links),
+      this.head = el("header", "head", {}, this.title, this.state.root, this.absent, this.origin, this.ageRoot, this.spoken, this.facts, this.links),
       this.again, this.cards.root, el("div", "graphs", {}, this.heat.root, this.use.root),
       el("div", "panels", {}, ...this.panels.map((panel) => panel.root)));
   }
 
   link(format) {
-    return el("a", "", { href: exportAddress(this.run.id, format), download: `${this.run.about.name}.${format}` }, format.toUpperCase());
+    const link = el("a", "", { role: "link", download: `${this.run.about.name}.${format}` }, format.toUpperCase());
+    link.from = exportAddress(this.run.id, format);
+    setAttribute(link, "href", link.from);
+    return link;
   }
 
   temperatures(about) {
     const forecast = about.learns ? about.forecast_ms : 0;
+    const ahead = forecast ? `; dashed: the forecast, ${span(forecast)} ahead` : "";
     const graph = new TimeGraph({
-      title: "Temperatures", className: "wide", note: forecast ? `dashed: the forecast, ${span(forecast)} ahead` : "", y: { words: " °C", low: 20, high: 60 },
+      title: "Temperatures", className: "wide", note: `the hotter of reading and model${ahead}`, y: { words: " °C", low: 20, high: 60 },
       series: about.sensors.map(({ name }, place) => ({
         name, colour: COLOURS[place % COLOURS.length], mark: MARKS[place % MARKS.length], of: degrees(`${name}_worst_millicelsius`),
         words: said(1, "°C"),
@@ -97,6 +103,11 @@ export class RunView {
     graph.overlay = node;
   }
 
+  /** How high the head is by what stands in it. */
+  get headHeight() {
+    return this.links.getBoundingClientRect().bottom - this.head.getBoundingClientRect().top;
+  }
+
   /** The state line: how the run stands, where its records come from, and how old they are. */
   showState(linkUp) {
     const { run } = this;
@@ -105,7 +116,8 @@ export class RunView {
     const state = unheard ? UNHEARD : (STATES[about.state] ?? { ...UNHEARD, word: about.state });
     this.state.set(state);
     setText(this.title, about.name);
-    setText(this.origin, `${ORIGINS[about.origin] ?? about.origin}, ${about.backend}`);
+    setText(this.origin, [ORIGINS[about.origin] ?? about.origin, about.backend].filter(Boolean).join(", "));
+    this.reachable(linkUp);
     const old = run.ageMs;
     const stale = this.isStale(linkUp);
     setIcon(this.ageShape, stale ? "stale" : run.goesOn ? "running" : "ended");
@@ -123,46 +135,64 @@ export class RunView {
     if (over) setText(this.again, `This run is over. To see it again: twin dashboard ${about.run_dir}`);
   }
 
+  /** What cannot be fetched is no link. */
+  reachable(on) {
+    for (const link of this.exports) {
+      setAttribute(link, "href", on ? link.from : null);
+      setAttribute(link, "aria-disabled", on ? null : "true");
+    }
+  }
+
   isStale(linkUp) {
     const { run } = this;
     if (!run.goesOn) return false;
     return !linkUp || run.ageMs > Math.max(STALE_MS, STALE_PERIODS * run.about.period_ms);
   }
 
-  /** The values at this time of the run. What is folded or out of sight is written when it is time for `all`. */
-  showRecord(when, all, changed) {
+  /** The values at this time of the run, of what is folded or out of sight too: that can be listened to, found and printed. */
+  showRecord(when, changed) {
     const { run } = this;
     const record = run.at(when.nowNs, when.aheadNs, changed);
-    const isNewest = !run.newest.last || when.nowNs >= run.newest.last.time_ns;
+    const absent = run.absent(when.nowNs);
+    const isNewest = !absent && (!run.newest.last || when.nowNs >= run.newest.last.time_ns);
     this.record = record;
-    this.cards.show(record);
-    if (all || this.shield.isSeen) this.shield.show(record);
-    if (all || this.neural.isSeen) this.neural.show(run, record, isNewest);
-    if (all || this.crystal.isSeen) this.crystal.show(run);
+    setText(this.absent, absent);
+    if (this.absent.hidden === Boolean(absent)) this.absent.hidden = !absent;
+    setClass(this.root, "absent", Boolean(absent));
+    this.cards.show(record, absent);
+    this.shield.show(record);
+    this.neural.show(run, record, isNewest);
+    this.crystal.show(run);
     setAttribute(this.root, "data-cycle", record ? String(record.cycle) : null);
     setAttribute(this.root, "data-time", record ? String(record.time_ns) : null);
   }
 
-  /** The graphs that are seen, `all` of them, or only the `first` two, if they are due. `other` is the run beside this one, which some of them may draw too. */
-  showGraphs(when, other, horizonNs, { all, first }, changed) {
+  /** The graphs that are seen, `all` of them, or only the `first` two, if they are due. `beside` is the view of the run beside this one, which some of them may draw too. */
+  showGraphs(when, beside, horizonNs, { all, first }, changed) {
     const frame = this.run.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
-    const others = other && this.overlaid.size ? other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed) : null;
-    const key = [frame.lastNs, frame.times.length, when.firstNs, when.lastNs, when.nowNs, others?.lastNs].join(" ");
+    const other = beside?.run ?? null;
+    const others = other && other.graphs(when.firstNs, when.lastNs, when.aheadNs, changed);
+    const key = [frame.lastNs, frame.times.length, when.firstNs, when.lastNs, when.nowNs, others?.lastNs, others?.times.length].join(" ");
     const moved = this.shownKey !== key;
     // What is not due now is due later.
     if (all) this.shownKey = key;
     const heartless = this.heartbeat.why_(frame);
     this.heartbeat.nothing(heartless);
     this.expect();
-    for (const graph of this.graphs) {
-      if (!graph.visible || !(moved || graph.stale) || !(all || (first && (graph === this.heat || graph === this.use)))) continue;
-      const sources = [{ name: this.run.about.name, frame }];
-      if (others && this.overlaid.has(graph)) sources.push({ name: other.about.name, frame: others });
-      graph.show(sources, { ...when, horizonNs: graph === this.heat ? horizonNs : 0 });
+    const absent = this.run.absent(when.nowNs);
+    for (const [place, graph] of this.graphs.entries()) {
+      if (!(moved || graph.stale) || !(all || (first && (graph === this.heat || graph === this.use)))) continue;
+      const sources = [{ name: this.run.about.name, frame, absent }];
+      if (others && this.overlaid.has(graph)) sources.push({ name: other.about.name, frame: others, absent: other.absent(when.nowNs) });
+      if (!graph.visible) graph.tell(sources, when);
+      else graph.show(sources, { ...when, horizonNs: graph === this.heat ? horizonNs : 0, twin: beside?.graphs[place].extent(others, when.firstNs, when.lastNs) });
     }
     const { portrait } = this.heartbeat;
-    if (all && portrait.visible && (moved || portrait.stale)) portrait.show(frame, when.firstNs, when.nowNs);
-    if (this.shield.isSeen) this.shield.list(frame, when.firstNs, when.nowNs);
+    if (all && (moved || portrait.stale)) {
+      portrait.tell(frame, when.nowNs, absent);
+      if (portrait.visible) portrait.show(frame, when.firstNs, when.nowNs, beside?.heartbeat.portrait.extent(others, when.firstNs, when.nowNs));
+    }
+    if (all) this.shield.list(frame, when.firstNs, when.nowNs);
   }
 
   /** How far the forecast reaches, as long as it does not take up the graph. */
