@@ -9,6 +9,7 @@ from typing import Any
 
 import browser as chromium
 import pytest
+from profiles import NIGHTLY
 from report_samples import FIVE, made
 
 from twin.report.page import write_report
@@ -48,7 +49,8 @@ def window() -> Iterator[chromium.Browser]:
         yield one
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+# Each takes half a minute.
+@pytest.mark.parametrize("name", SAMPLES if NIGHTLY else ["five"])
 def test_page_in_a_browser(tmp_path: Path, window: chromium.Browser, name: str) -> None:
     written = write_report(made(tmp_path / name, **SAMPLES[name]))
     window.log("performance")
