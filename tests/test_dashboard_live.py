@@ -186,7 +186,7 @@ def test_a_page_that_is_gone_is_said_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert feed.end()
     (only,) = said
     assert only.startswith("the page is gone (")
-    assert only.endswith("run.log says why; the run goes on without it")
+    assert only.endswith("the run goes on without it, and twin dashboard runs/run shows it")
 
 
 def test_a_learner_that_cannot_tell_costs_what_it_thinks() -> None:
