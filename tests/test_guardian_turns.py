@@ -990,15 +990,23 @@ def test_what_was_left_is_known_by_its_files_and_not_by_its_name(root: Path, fil
     assert [entry["originals"] for entry in journal(root) or ()] == [[120, 5]]
 
 
-def test_a_clock_with_other_cores_is_given_back_by_file(root: Path) -> None:
+CORE = {"cpuinfo_min_freq": 800, "cpuinfo_max_freq": 4_000, "scaling_min_freq": 800, "scaling_max_freq": 4_000}
+
+
+def add_cores(root: Path) -> Path:
+    """Two more policies of the clock's cores; the folder of all."""
     cpufreq = root / "sys/devices/system/cpu/cpufreq"
-    limits = {"cpuinfo_min_freq": 800, "cpuinfo_max_freq": 4_000, "scaling_min_freq": 800, "scaling_max_freq": 4_000}
     for number in (1, 2):
-        put(cpufreq / f"policy{number}", limits)
+        put(cpufreq / f"policy{number}", CORE)
+    return cpufreq
+
+
+def test_a_clock_with_other_cores_is_given_back_by_file(root: Path) -> None:
+    cpufreq = add_cores(root)
     with bench(root) as guarded:
         guarded.run(1_000)
         shutil.rmtree(cpufreq / "policy1")
-        put(cpufreq / "policy3", {**limits, "scaling_max_freq": 3_900})
+        put(cpufreq / "policy3", {**CORE, "scaling_max_freq": 3_900})
         guarded.mine.send(b"O" + json.dumps(hello(root)["outputs"][2]).encode())
         guarded.run(1_000)
         (clock,) = [entry for entry in journal(root) or () if entry["name"] == "clock"]
@@ -1052,10 +1060,7 @@ def test_an_output_that_was_changed_counts_when_it_cannot_be_taken_again(root: P
 
 
 def test_a_file_that_fails_leaves_no_other_of_its_output_unwritten(root: Path) -> None:
-    cpufreq = root / "sys/devices/system/cpu/cpufreq"
-    limits = {"cpuinfo_min_freq": 800, "cpuinfo_max_freq": 4_000, "scaling_min_freq": 800, "scaling_max_freq": 4_000}
-    for number in (1, 2):
-        put(cpufreq / f"policy{number}", limits)
+    cpufreq = add_cores(root)
     with bench(root) as guarded:
         guarded.run(1_000)
         shutil.rmtree(cpufreq / "policy1")

@@ -42,6 +42,26 @@ export class Pill {
   }
 }
 
+/** Pills after whatever stands in `root`, one for each thing that is amiss; those that are not needed are hidden. */
+export class Badges {
+  constructor(root) {
+    this.root = root;
+    this.pills = [];
+  }
+
+  set(amiss) {
+    while (this.pills.length < amiss.length) {
+      const pill = new Pill();
+      this.pills.push(pill);
+      this.root.append(pill.root);
+    }
+    this.pills.forEach((pill, place) => {
+      if (pill.root.hidden !== place >= amiss.length) pill.root.hidden = place >= amiss.length;
+      if (amiss[place]) pill.set(amiss[place]);
+    });
+  }
+}
+
 export class Meter {
   constructor() {
     this.bar = el("span", "fill");
@@ -74,12 +94,11 @@ export class Cards {
     this.toLimit = new Meter();
     this.actionNow = el("span", "text whole", {}, MISSING);
     this.fans = fansOf(this.about).map((fan) => ({ ...fan, value: new Value("", "", fan.column) }));
-    this.badges = el("span", "badges", {}, this.heat.root);
-    this.pills = [];
+    this.badges = new Badges(el("span", "badges", {}, this.heat.root));
     this.warning = el("span", "text whole", { "data-shows": "warning" }, "");
     this.warningRow = row("Warning", this.warning);
     this.warningRow.hidden = true;
-    return card("Thermal Status", { root: this.badges }, el("div", "lead", {}, this.hottest.root, this.hottestName),
+    return card("Thermal Status", this.badges, el("div", "lead", {}, this.hottest.root, this.hottestName),
       row("Headroom", el("span", "whole flow", {}, this.headroom.root, " ", this.headroomOf)), this.toLimit.root,
       this.fans.length ? row("Fans, rpm", el("span", "fans", {}, ...this.fans.map(({ name, value }) => el("span", "", {}, el("span", "of", {}, name), " ", value.root)))) : "",
       row("Action now", this.actionNow), this.warningRow);
@@ -169,15 +188,7 @@ export class Cards {
       setClass(fan.value.root, "changed", stands(record, fan));
     }
     const { amiss } = this;
-    while (this.pills.length < amiss.length) {
-      const pill = new Pill();
-      this.pills.push(pill);
-      this.badges.append(pill.root);
-    }
-    this.pills.forEach((pill, place) => {
-      if (pill.root.hidden !== place >= amiss.length) pill.root.hidden = place >= amiss.length;
-      if (amiss[place]) pill.set(amiss[place]);
-    });
+    this.badges.set(amiss);
     setText(this.warning, amiss.map(({ says }) => says).join("; "));
     if (this.warningRow.hidden !== (amiss.length === 0)) this.warningRow.hidden = amiss.length === 0;
   }

@@ -1,6 +1,6 @@
 // The panels below the graphs: heartbeat, Crystal Core, the learner, the shield.
 
-import { Meter, Pill, Value } from "./cards.js";
+import { Badges, Meter, Pill, Value } from "./cards.js";
 import { Portrait, TimeGraph, seen } from "./charts.js";
 import { el, setAttribute, setClass, setText } from "./dom.js";
 import { MISSING, arrows, bytes, channel, clock, count, known, micro, number } from "./format.js";
@@ -99,8 +99,7 @@ export class Shield extends Panel {
     this.state = new Pill();
     this.about = about;
     this.reason = el("span", "text", {}, "");
-    this.badges = el("p", "badges");
-    this.pills = [];
+    this.badges = new Badges(el("p", "badges"));
     this.fans = fansOf(about).map((fan) => ({ ...fan, node: el("span", "number", {}, MISSING) }));
     this.rows = about.outputs.map((output) => this.output(output));
     this.suspicion = el("span", "text", {}, "");
@@ -109,7 +108,7 @@ export class Shield extends Panel {
     this.changes = el("ol", "changes");
     this.none = el("p", "of", {}, "None in what the graphs show.");
     this.body.append(
-      el("div", "lead", {}, this.state.root, this.badges, this.reason),
+      el("div", "lead", {}, this.state.root, this.badges.root, this.reason),
       el("div", "scroll", { tabindex: "0", role: "region", "aria-label": "Commands" }, el("table", "outputs", {},
         el("thead", "", {}, el("tr", "", {}, ...["Output", "Asked", "Commanded", "Applied", "Of its range"].map(
           (name) => el("th", "", { scope: "col" }, name)))),
@@ -149,16 +148,8 @@ export class Shield extends Panel {
       setText(fan.node, known(rpm) ? `${number(rpm)} rpm` : MISSING);
       setClass(fan.node, "changed", stands(record, fan));
     }
-    setAttribute(this.badges, "data-many", String(amiss.length));
-    while (this.pills.length < amiss.length) {
-      const pill = new Pill();
-      this.pills.push(pill);
-      this.badges.append(pill.root);
-    }
-    this.pills.forEach((pill, place) => {
-      if (pill.root.hidden !== place >= amiss.length) pill.root.hidden = place >= amiss.length;
-      if (amiss[place]) pill.set(amiss[place]);
-    });
+    setAttribute(this.badges.root, "data-many", String(amiss.length));
+    this.badges.set(amiss);
     const nothing = record ? "nothing" : MISSING;
     setText(this.suspicion, record?.suspicion || nothing);
     setText(this.unchecked, record?.unchecked || nothing);
